@@ -1,1 +1,9 @@
-//! TBD
+//! The engine of Karat: it loads probes, confines them, runs them against a cluster, records what they saw and judges it.
+//! It never prints, reads no environment and knows no home directory; whoever embeds it hands in a cluster, folders and
+//! consents, and listens to [`event::RunEvent`]s.
+
+pub mod event;
+pub mod manifest;
+pub mod model;
+pub mod names;
+pub mod recording;

@@ -1,0 +1,340 @@
+//! The file format: JSON Lines, compressed with zstd. The first line is a [`Header`], then one [`Entry`] a call, the last
+//! line is an [`End`]. Each line but the first holds the SHA-256 of the line before it (without its newline), so nothing can
+//! be cut, reordered or edited without breaking the chain. What the guest saw lies beside it as salted blobs, so a public
+//! copy may withhold some of them while chain and signature stay valid.
+
+use crate::manifest::Budget;
+use crate::model::{CaseKey, ClusterRecord, Outcome, Usage};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Major version: a reader refuses another one. Minor version: fields were added.
+pub const FORMAT: &str = "1.0";
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// `major.minor`, see [`FORMAT`].
+    pub format: String,
+    /// Run id.
+    pub run: String,
+    /// Random part of the run id, hex.
+    pub salt: String,
+    /// The reviewer's nonce.
+    pub nonce: Option<String>,
+    /// Probe id.
+    pub probe: String,
+    /// Version of the probe.
+    pub probe_version: String,
+    /// Digest of the component, `sha256:…`.
+    pub component: String,
+    /// SHA-256 of the manifest text.
+    pub manifest: String,
+    /// Contract version.
+    pub contract: String,
+    /// Engine version.
+    pub engine: String,
+    /// Version of the verdict rules.
+    pub rules: String,
+    /// Version of the redaction rules.
+    pub redaction: String,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// When the attempt began, RFC 3339.
+    pub started: String,
+    /// Limits in force.
+    pub limits: Limits,
+    /// Settings as the guest sees them.
+    pub settings: BTreeMap<String, String>,
+    /// Sandbox namespaces by alias.
+    pub namespaces: BTreeMap<String, String>,
+    /// Images by name, after mirrors.
+    pub images: BTreeMap<String, String>,
+    /// SHA-256 of the permissions that were in effect, in canonical form.
+    pub granted: String,
+    /// The cluster.
+    pub cluster: ClusterRecord,
+}
+
+/// Limits that change what a guest can see or do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Milliseconds of wall time.
+    pub wall_ms: u64,
+    /// Milliseconds of CPU time.
+    pub cpu_ms: u64,
+    /// Bytes of linear memory.
+    pub memory_bytes: u64,
+    /// Host calls.
+    pub calls: u64,
+    /// Bytes of answers.
+    pub seen_bytes: u64,
+}
+
+impl From<&Budget> for Limits {
+    fn from(budget: &Budget) -> Self {
+        let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Limits {
+            wall_ms: ms(budget.wall),
+            cpu_ms: ms(budget.cpu),
+            memory_bytes: budget.memory_bytes,
+            calls: budget.calls,
+            seen_bytes: budget.seen_bytes,
+        }
+    }
+}
+
+/// One call of the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Counts from 1 in the attempt.
+    pub sequence: u64,
+    /// Hash of the line before.
+    pub previous: String,
+    /// Milliseconds since the attempt began, when the call came in.
+    pub at_ms: u64,
+    /// Milliseconds since the attempt began, when the guest got its answer.
+    pub done_ms: u64,
+    /// The open case, if one was.
+    pub case: Option<CaseKey>,
+    /// Interface and function: `kube-read.query.get`.
+    pub function: String,
+    /// The arguments as the guest gave them (pseudonyms, not real values).
+    pub arguments: Value,
+    /// What the call reached for, where it reached for anything.
+    pub access: Option<Access>,
+    /// Digest of the blob that holds the [`Reply`] in JSON, salted.
+    pub reply: String,
+    /// Bytes of the reply.
+    pub reply_bytes: u64,
+    /// How it ended, for readers and for the judge.
+    pub result: ReplyKind,
+    /// What the door knows about the answer; the judge reads these, not the blob.
+    pub facts: Facts,
+    /// How often the request was sent: more than once only for reads.
+    pub tries: u32,
+}
+
+/// What a call reaches for, in Kubernetes' words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// The resource API.
+    Resource(ResourceAccess),
+    /// A path outside of it.
+    NonResource {
+        /// The path, without query.
+        path: String,
+    },
+    /// Discovery documents, which every authenticated user may read.
+    Discovery,
+}
+
+/// One request to the resource API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceAccess {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    /// API group; empty is the core group.
+    pub group: String,
+    /// API version: `v1`.
+    pub version: String,
+    /// Plural name.
+    pub resource: String,
+    /// Subresource; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subresource: String,
+    /// Namespace; empty for cluster-scoped objects and for all namespaces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Object name; empty for lists, watches and collections.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplyKind {
+    /// With a result.
+    Ok,
+    /// The door refused.
+    Refused,
+    /// The server answered with an error.
+    Answered,
+    /// No answer.
+    NoAnswer,
+    /// A cursor or watch lost its place.
+    Expired,
+    /// A budget is used up.
+    Budget,
+    /// The run is ending.
+    Stopping,
+    /// The request made no sense.
+    Malformed,
+}
+
+/// What the door knows about an answer, after redaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// Whether a server answered this very call; false for snapshots, logs, clocks and refusals of the door.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+    /// Whether it was a dry run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// HTTP status of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// `status.reason` of an error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// For a watch: its number in the attempt, on open, events and gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<u32>,
+    /// For a watch event: `added`, `modified`, `deleted`, `synced`, `gap`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub event: String,
+    /// The objects of the answer. At most 64 are kept; of a larger answer the first ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectFact>,
+    /// Markers of a simulation that were seen in the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub markers: Vec<String>,
+}
+
+/// Identity and place of one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectFact {
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty for cluster-scoped objects.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// uid.
+    pub uid: String,
+    /// `spec.nodeName` of a pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// `status.phase`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// `imageID`s of a pod's containers, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+    /// Whether this run created it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ours: bool,
+}
+
+/// What the guest saw: exactly these bytes, in JSON, are the blob.
+pub type Reply = Result<Seen, Failure>;
+
+/// A result as the guest sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// Nothing: the call has no result, or the end of a cursor, or no event.
+    Nothing,
+    /// Text, usually one object in JSON.
+    Text(String),
+    /// A page of objects, each in JSON.
+    Page {
+        /// The objects.
+        objects: Vec<String>,
+        /// Resource version of the list.
+        position: String,
+    },
+    /// A watch event: its kind and its text.
+    Event {
+        /// `added`, `modified`, `deleted`, `synced`, `gap`.
+        kind: String,
+        /// The object in JSON, the resource version, or the reason of a gap.
+        text: String,
+    },
+    /// Positions of ready sources.
+    Ready(Vec<u32>),
+    /// A number.
+    Number(u64),
+    /// The answer of a path outside the resource API.
+    Raw {
+        /// HTTP status.
+        code: u16,
+        /// Content type.
+        content_type: String,
+        /// Body.
+        body: String,
+    },
+}
+
+/// A failure as the guest sees it; the contract's `error`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// The door refused; names the line that would grant it.
+    Refused(String),
+    /// The server answered with an error.
+    Answered {
+        /// HTTP status.
+        code: u16,
+        /// `status.reason`.
+        reason: String,
+        /// `status.message`.
+        message: String,
+        /// The whole body.
+        body: String,
+    },
+    /// No answer; the effect is unknown.
+    NoAnswer(String),
+    /// A cursor or watch lost its place.
+    Expired,
+    /// A budget is used up.
+    Budget(String),
+    /// The run is ending.
+    Stopping,
+    /// The request made no sense.
+    Malformed(String),
+}
+
+impl Failure {
+    /// The word for entries.
+    pub fn kind(&self) -> ReplyKind {
+        match self {
+            Failure::Refused(_) => ReplyKind::Refused,
+            Failure::Answered { .. } => ReplyKind::Answered,
+            Failure::NoAnswer(_) => ReplyKind::NoAnswer,
+            Failure::Expired => ReplyKind::Expired,
+            Failure::Budget(_) => ReplyKind::Budget,
+            Failure::Stopping => ReplyKind::Stopping,
+            Failure::Malformed(_) => ReplyKind::Malformed,
+        }
+    }
+}
+
+/// The last line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct End {
+    /// Number of entries before it.
+    pub entries: u64,
+    /// Hash of the line before.
+    pub previous: String,
+    /// How the attempt ended.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// For each control object that had to be alive at the end: its uid and whether the engine still found it.
+    pub alive: BTreeMap<String, bool>,
+    /// Objects of the run that could not be removed.
+    #[serde(default)]
+    pub left_behind: Vec<String>,
+}
