@@ -1,0 +1,328 @@
+//! A puppet: makes the calls of a script, whatever they are, and logs what each one gave.
+//!
+//! `${run}` stands for the run id and `${ns:ALIAS}` for a sandbox namespace. A step is `{"do": "get", "api": "v1", "resource":
+//! "pods", "ns": "…", "name": "…"}`; the words of `do` are those of [`Step`].
+
+use crate::bindings::karat::probe::{cases, clock, kube_read, kube_write, log, run, types, wait};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+enum Step {
+    Open {
+        id: String,
+        #[serde(default)]
+        subject: String,
+    },
+    Observe {
+        name: String,
+        value: String,
+    },
+    /// `pass`, `fail`, `unknown: …`, `not-applicable: …`
+    Conclude {
+        outcome: String,
+    },
+    Get {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        name: String,
+    },
+    List {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        #[serde(default)]
+        labels: String,
+        #[serde(default)]
+        fields: String,
+        #[serde(default)]
+        keep: Vec<String>,
+    },
+    Snapshot {
+        api: String,
+        resource: String,
+    },
+    Watch {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        ms: u32,
+    },
+    Raw {
+        path: String,
+    },
+    Discover,
+    Create {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        body: Value,
+        #[serde(default)]
+        dry: bool,
+    },
+    Replace {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        name: String,
+        body: Value,
+    },
+    Patch {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        name: String,
+        kind: String,
+        body: Value,
+    },
+    Delete {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        name: String,
+    },
+    DeleteCollection {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        ns: String,
+        labels: String,
+    },
+    Log {
+        text: String,
+    },
+    Now,
+    Sleep {
+        ms: u32,
+    },
+    Name {
+        prefix: String,
+    },
+    Namespace {
+        alias: String,
+    },
+    Fail {
+        text: String,
+    },
+}
+
+/// Plays the script to its end, whatever the steps give.
+pub(crate) fn play(script: &str) -> Result<(), String> {
+    let script = fill_in(script)?;
+    let steps: Vec<Step> = serde_json::from_str(&script).map_err(|e| format!("script: {e}"))?;
+    let mut open: Option<cases::Case> = None;
+    for (at, step) in steps.into_iter().enumerate() {
+        let gave = match step {
+            Step::Open { id, subject } => cases::open(&id, &subject).map(|case| {
+                open = Some(case);
+                String::new()
+            }),
+            Step::Observe { name, value } => {
+                if let Some(case) = &open {
+                    case.observe(&name, &value);
+                }
+                Ok(String::new())
+            }
+            Step::Conclude { outcome } => match open.take() {
+                Some(case) => {
+                    cases::Case::conclude(case, &outcome_of(&outcome)).map(|()| String::new())
+                }
+                None => Ok("no case is open".into()),
+            },
+            Step::Get {
+                api,
+                resource,
+                ns,
+                name,
+            } => query(&api, &resource, &ns).get(&name),
+            Step::List {
+                api,
+                resource,
+                ns,
+                labels,
+                fields,
+                keep,
+            } => {
+                let query = query(&api, &resource, &ns);
+                if !labels.is_empty() {
+                    query.labels(&labels);
+                }
+                if !fields.is_empty() {
+                    query.fields(&fields);
+                }
+                if !keep.is_empty() {
+                    query.keep(&keep);
+                }
+                query.open_list().and_then(drain)
+            }
+            Step::Snapshot { api, resource } => {
+                query(&api, &resource, "").open_snapshot().and_then(drain)
+            }
+            Step::Watch {
+                api,
+                resource,
+                ns,
+                ms,
+            } => query(&api, &resource, &ns).open_watch().and_then(|watch| {
+                let ready = watch.ready();
+                let mut seen = 0;
+                let end = clock::elapsed().saturating_add(ms);
+                loop {
+                    let left = end.saturating_sub(clock::elapsed());
+                    if wait::any(&[&ready], left)?.is_empty() {
+                        return Ok(format!("{seen} events"));
+                    }
+                    while watch.next()?.is_some() {
+                        seen += 1;
+                    }
+                }
+            }),
+            Step::Raw { path } => {
+                kube_read::raw(&path).map(|answer| format!("{} {}", answer.code, answer.body))
+            }
+            Step::Discover => kube_read::discover(),
+            Step::Create {
+                api,
+                resource,
+                ns,
+                body,
+                dry,
+            } => {
+                let target = target(&api, &resource, &ns);
+                if dry {
+                    target.dry_run();
+                }
+                target.create(&text_of(&body))
+            }
+            Step::Replace {
+                api,
+                resource,
+                ns,
+                name,
+                body,
+            } => target(&api, &resource, &ns).replace(&name, &text_of(&body)),
+            Step::Patch {
+                api,
+                resource,
+                ns,
+                name,
+                kind,
+                body,
+            } => target(&api, &resource, &ns).patch(&name, &kind, &text_of(&body)),
+            Step::Delete {
+                api,
+                resource,
+                ns,
+                name,
+            } => target(&api, &resource, &ns)
+                .delete(&name, None)
+                .map(|()| String::new()),
+            Step::DeleteCollection {
+                api,
+                resource,
+                ns,
+                labels,
+            } => target(&api, &resource, &ns)
+                .delete_collection(&labels)
+                .map(|n| n.to_string()),
+            Step::Log { text } => {
+                log::write("info", &text);
+                Ok(String::new())
+            }
+            Step::Now => Ok(clock::now()),
+            Step::Sleep { ms } => wait::any(&[], ms).map(|_| String::new()),
+            Step::Name { prefix } => Ok(run::name(&prefix)),
+            Step::Namespace { alias } => run::namespace(&alias),
+            Step::Fail { text } => return Err(text),
+        };
+        let line = match &gave {
+            Ok(text) => format!(
+                "step {at}: ok {}",
+                text.chars().take(200).collect::<String>()
+            ),
+            Err(error) => format!("step {at}: {}", word_of(error)),
+        };
+        log::write("info", &line);
+    }
+    Ok(())
+}
+
+/// A body given as a string is sent as it is, so that scripts can send what is no JSON.
+fn text_of(body: &Value) -> String {
+    match body {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn query(api: &str, resource: &str, ns: &str) -> kube_read::Query {
+    let query = kube_read::Query::new(api, resource);
+    if !ns.is_empty() {
+        query.in_namespace(ns);
+    }
+    query
+}
+
+fn target(api: &str, resource: &str, ns: &str) -> kube_write::Target {
+    let target = kube_write::Target::new(api, resource);
+    if !ns.is_empty() {
+        target.in_namespace(ns);
+    }
+    target
+}
+
+fn drain(cursor: kube_read::Cursor) -> Result<String, types::Error> {
+    let mut all = Vec::new();
+    while let Some(page) = cursor.next()? {
+        all.extend(page);
+    }
+    Ok(format!("{} objects {}", all.len(), all.join(" ")))
+}
+
+fn outcome_of(text: &str) -> cases::Outcome {
+    let (word, detail) = text.split_once(": ").unwrap_or((text, ""));
+    match word {
+        "pass" => cases::Outcome::Pass,
+        "fail" => cases::Outcome::Fail,
+        "not-applicable" => cases::Outcome::NotApplicable(detail.into()),
+        "unknown" => cases::Outcome::Unknown(detail.into()),
+        _ => cases::Outcome::Other(text.into()),
+    }
+}
+
+fn word_of(error: &types::Error) -> String {
+    match error {
+        types::Error::Refused(text) => format!("refused {text}"),
+        types::Error::Answered(answer) => format!(
+            "answered {} {} {}",
+            answer.code, answer.reason, answer.message
+        ),
+        types::Error::NoAnswer(text) => format!("no-answer {text}"),
+        types::Error::Expired => "expired".into(),
+        types::Error::Budget(text) => format!("budget {text}"),
+        types::Error::Stopping => "stopping".into(),
+        types::Error::Malformed(text) => format!("malformed {text}"),
+        types::Error::Other(text) => format!("other {text}"),
+    }
+}
+
+/// Replaces `${run}` and `${ns:ALIAS}`. The values are names, so JSON needs no escaping.
+fn fill_in(script: &str) -> Result<String, String> {
+    let mut text = script.replace("${run}", &run::id());
+    while let Some(start) = text.find("${ns:") {
+        let end = start + text[start..].find('}').ok_or("`${ns:` without `}`")?;
+        let alias = text[start + 5..end].to_string();
+        let namespace = run::namespace(&alias).map_err(|error| word_of(&error))?;
+        text.replace_range(start..=end, &namespace);
+    }
+    Ok(text)
+}
