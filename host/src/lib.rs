@@ -2,6 +2,7 @@
 //! It never prints, reads no environment and knows no home directory; whoever embeds it hands in a cluster, folders and
 //! consents, and listens to [`event::RunEvent`]s.
 
+pub mod cluster;
 pub mod event;
 pub mod manifest;
 pub mod model;
