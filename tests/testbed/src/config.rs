@@ -1,0 +1,195 @@
+//! What a laboratory shall look like, and the builder that says it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::components::Component;
+use crate::control_plane::ControlPlane;
+use crate::error::Result;
+use crate::version::KubernetesVersion;
+
+/// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
+const METADATA_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules:\n- level: Metadata\n";
+
+/// Which versions of `resource.k8s.io` are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DraApi {
+    /// `v1` only, as a cluster of this release does by default.
+    #[default]
+    Stable,
+    /// `v1`, `v1beta2`, `v1beta1` and the alpha kinds.
+    All,
+    /// `v1beta1` and `v1beta2` but not `v1`, as a 1.33 cluster with the feature turned on. The server's `/version` is
+    /// not changed, and pods are scheduled without regard to claims.
+    OldOnly,
+    /// None.
+    Off,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Config {
+    pub(crate) version: KubernetesVersion,
+    pub(crate) dra: DraApi,
+    pub(crate) feature_gates: BTreeMap<String, bool>,
+    pub(crate) runtime: Vec<String>,
+    pub(crate) extra_args: Vec<(Component, String)>,
+    pub(crate) audit_policy: Option<String>,
+    pub(crate) scheduler_config: Option<String>,
+}
+
+impl Config {
+    pub(crate) fn runtime_config(&self) -> Vec<String> {
+        let group = |version: &str, on: bool| format!("resource.k8s.io/{version}={on}");
+        let mut all = match self.dra {
+            DraApi::Stable => vec![],
+            DraApi::All => vec![
+                group("v1beta1", true),
+                group("v1beta2", true),
+                group("v1alpha3", true),
+            ],
+            DraApi::OldOnly => vec![
+                group("v1", false),
+                group("v1beta1", true),
+                group("v1beta2", true),
+            ],
+            DraApi::Off => vec![
+                group("v1", false),
+                group("v1beta1", false),
+                group("v1beta2", false),
+            ],
+        };
+        all.extend(self.runtime.iter().cloned());
+        all
+    }
+}
+
+/// Describes a control plane; [`start`](Self::start) makes it. Without any call it is a plain release with its defaults.
+#[derive(Clone, Debug, Default)]
+pub struct ControlPlaneBuilder {
+    pub(crate) config: Config,
+    pub(crate) name: Option<String>,
+    pub(crate) kubeconfig_copy: Option<PathBuf>,
+}
+
+impl ControlPlaneBuilder {
+    /// The Kubernetes release.
+    #[must_use]
+    pub fn version(mut self, version: KubernetesVersion) -> Self {
+        self.config.version = version;
+        self
+    }
+
+    /// The served versions of `resource.k8s.io`.
+    #[must_use]
+    pub fn dra(mut self, dra: DraApi) -> Self {
+        self.config.dra = dra;
+        self
+    }
+
+    /// Switches a feature gate in API server, controller-manager and scheduler.
+    #[must_use]
+    pub fn feature_gate(mut self, gate: impl Into<String>, on: bool) -> Self {
+        self.config.feature_gates.insert(gate.into(), on);
+        self
+    }
+
+    /// Adds an entry to the API server's `--runtime-config`, such as `scheduling.k8s.io/v1beta1=true`.
+    #[must_use]
+    pub fn runtime_config(mut self, entry: impl Into<String>) -> Self {
+        self.config.runtime.push(entry.into());
+        self
+    }
+
+    /// Switches on the Workload API with gangs, topology and pod-group claims, as far as this release has them.
+    #[must_use]
+    pub fn workload_api(mut self) -> Self {
+        for gate in [
+            "GenericWorkload",
+            "TopologyAwareWorkloadScheduling",
+            "WorkloadWithJob",
+            "DRAWorkloadResourceClaims",
+            "PodGroupPreemptionPolicy",
+            "CompositePodGroup",
+        ] {
+            self = self.feature_gate(gate, true);
+        }
+        self.runtime_config("scheduling.k8s.io/v1beta1=true")
+            .runtime_config("scheduling.k8s.io/v1alpha3=true")
+    }
+
+    /// Adds a command-line argument to one program, after all others.
+    #[must_use]
+    pub fn arg(mut self, component: Component, arg: impl Into<String>) -> Self {
+        self.config.extra_args.push((component, arg.into()));
+        self
+    }
+
+    /// Writes an audit log at level Metadata, one line for each answered request; see [`ControlPlane::audit_events`].
+    #[must_use]
+    pub fn audit(self) -> Self {
+        self.audit_policy(METADATA_POLICY)
+    }
+
+    /// Writes an audit log with this policy (YAML of `audit.k8s.io/v1`).
+    #[must_use]
+    pub fn audit_policy(mut self, policy: impl Into<String>) -> Self {
+        self.config.audit_policy = Some(policy.into());
+        self
+    }
+
+    /// Gives the scheduler a `KubeSchedulerConfiguration` (YAML). `clientConnection.kubeconfig` is filled in.
+    #[must_use]
+    pub fn scheduler_config(mut self, yaml: impl Into<String>) -> Self {
+        self.config.scheduler_config = Some(yaml.into());
+        self
+    }
+
+    /// Gives the laboratory a name under which `status` and `stop` of [`crate::named`] find it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Also writes the administrator's kubeconfig to this path once the laboratory is ready.
+    #[must_use]
+    pub fn kubeconfig_copy(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kubeconfig_copy = Some(path.into());
+        self
+    }
+
+    /// Starts everything and waits until pods could be created.
+    ///
+    /// Builds missing programs first, which takes minutes the very first time.
+    ///
+    /// # Errors
+    /// A program is missing or ended; the message holds the last lines of its log.
+    pub async fn start(self) -> Result<ControlPlane> {
+        ControlPlane::start(self).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_cluster_has_no_runtime_config() {
+        assert!(Config::default().runtime_config().is_empty());
+    }
+
+    #[test]
+    fn workload_api_needs_gate_and_versions() {
+        let builder = ControlPlaneBuilder::default().workload_api();
+        assert_eq!(
+            builder.config.feature_gates.get("GenericWorkload"),
+            Some(&true)
+        );
+        assert!(
+            builder
+                .config
+                .runtime_config()
+                .contains(&"scheduling.k8s.io/v1beta1=true".to_owned())
+        );
+    }
+}

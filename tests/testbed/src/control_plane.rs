@@ -1,0 +1,444 @@
+//! A running control plane: start, wait, hand out credentials, break single programs, stop.
+//!
+//! The order of a start is certificates → etcd and API server → `/readyz` → controllers, scheduler, kwok → default
+//! service account. Every wait polls the real condition and looks at the same time whether a program has died.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
+
+use crate::components::{Component, Ports, Site};
+use crate::config::{Config, ControlPlaneBuilder};
+use crate::error::{Result, TestbedError};
+use crate::gobuild;
+use crate::pki::{Pki, write_private};
+use crate::programs::Programs;
+use crate::state::{StateDir, tail};
+use crate::supervise::{Fate, Janitor, Launch, Supervisor, describe};
+
+/// Bound of every wait of a start. Warm it takes some 5 s; a busy machine with two cores needs far more.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// Time between two looks at a condition.
+const POLL: Duration = Duration::from_millis(50);
+/// Lines of a log that go into an error.
+const TAIL_LINES: usize = 12;
+/// Starts that lose the race for a port are repeated this often.
+const PORT_ATTEMPTS: usize = 4;
+
+/// A real Kubernetes control plane on loopback. Dropping it kills its programs and removes its files.
+///
+/// Nothing in it belongs to an async runtime, so one value may serve many `#[tokio::test]` functions; clients do
+/// belong to one, so each test asks for its own.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // Order matters: programs die first, then the files go.
+    supervisor: Supervisor,
+    _janitor: Janitor,
+    state: StateDir,
+    pki: Pki,
+    ports: Ports,
+    config: Config,
+    programs: Programs,
+    /// Numbers the kubeconfigs made for single users.
+    users: Mutex<u32>,
+}
+
+impl ControlPlane {
+    /// Begins the description of a control plane.
+    #[must_use]
+    pub fn builder() -> ControlPlaneBuilder {
+        ControlPlaneBuilder::default()
+    }
+
+    pub(crate) async fn start(builder: ControlPlaneBuilder) -> Result<Self> {
+        let version = builder.config.version;
+        let programs =
+            tokio::task::spawn_blocking(move || Programs::provide(version, &gobuild::to_stderr))
+                .await
+                .map_err(|_| TestbedError::Stopped)??;
+        let mut attempt = 1;
+        loop {
+            match Self::try_start(&builder, programs.clone()).await {
+                Err(error) if error.is_port_clash() && attempt < PORT_ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_start(builder: &ControlPlaneBuilder, programs: Programs) -> Result<Self> {
+        let state = match &builder.name {
+            Some(name) => StateDir::named(name)?,
+            None => StateDir::anonymous()?,
+        };
+        let janitor = Janitor::watch(state.path())?;
+        let log_dir = state.path().join("log");
+        std::fs::create_dir(&log_dir).map_err(TestbedError::io(&log_dir))?;
+        let pki = Pki::create(&state.path().join("pki"))?;
+        let plane = Self {
+            supervisor: Supervisor::new()?,
+            _janitor: janitor,
+            state,
+            pki,
+            ports: Ports::pick()?,
+            config: builder.config.clone(),
+            programs,
+            users: Mutex::new(0),
+        };
+        match plane.bring_up().await {
+            Ok(()) => {
+                if let Some(path) = &builder.kubeconfig_copy {
+                    let text = std::fs::read_to_string(plane.kubeconfig())
+                        .map_err(TestbedError::io(plane.kubeconfig()))?;
+                    write_private(path, &text)?;
+                }
+                Ok(plane)
+            }
+            Err(error) => Err(plane.with_kept_logs(error)),
+        }
+    }
+
+    async fn bring_up(&self) -> Result<()> {
+        self.write_files()?;
+        self.launch(Component::Etcd)?;
+        self.launch(Component::ApiServer)?;
+        self.wait_api().await?;
+        for component in [
+            Component::ControllerManager,
+            Component::Scheduler,
+            Component::Kwok,
+        ] {
+            self.launch(component)?;
+        }
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
+        self.wait(
+            "service account default/default exists",
+            Component::ControllerManager,
+            START_DEADLINE,
+            async || match accounts.get_opt("default").await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err("not there".to_owned()),
+                Err(e) => Err(e.to_string()),
+            },
+        )
+        .await
+    }
+
+    fn write_files(&self) -> Result<()> {
+        let site = self.site();
+        let components = [
+            ("admin", "kubernetes-admin", &["system:masters"][..]),
+            (
+                "kube-controller-manager",
+                "system:kube-controller-manager",
+                &[],
+            ),
+            ("kube-scheduler", "system:kube-scheduler", &[]),
+            ("kwok", "kwok", &["system:masters"]),
+        ];
+        for (file, user, groups) in components {
+            let identity = self.pki.client(user, groups)?;
+            write_private(
+                &site.kubeconfig(file),
+                &self.pki.kubeconfig(&self.url(), Some(&identity)),
+            )?;
+        }
+        if let Some(policy) = &self.config.audit_policy {
+            write_private(&self.state.path().join("audit-policy.yaml"), policy)?;
+        }
+        if let Some(yaml) = &self.config.scheduler_config {
+            let path = self.state.path().join("scheduler-config.yaml");
+            let bad = |cause: String| TestbedError::Fixture {
+                name: "scheduler config".into(),
+                document: 1,
+                cause,
+            };
+            let mut value: serde_json::Value =
+                serde_yaml_ng::from_str(yaml).map_err(|e| bad(e.to_string()))?;
+            let object = value
+                .as_object_mut()
+                .ok_or_else(|| bad("not a mapping".into()))?;
+            object.insert(
+                "clientConnection".into(),
+                serde_json::json!({ "kubeconfig": site.kubeconfig("kube-scheduler") }),
+            );
+            write_private(&path, &value.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site {
+            dir: self.state.path(),
+            pki: &self.pki,
+            ports: self.ports,
+            config: &self.config,
+            kwok_stages: &self.programs.kwok_stages,
+        }
+    }
+
+    fn launch(&self, component: Component) -> Result<u32> {
+        let launch = Launch {
+            program: self.programs.path(component.name()),
+            args: self.site().args(component),
+            log: self.log(component),
+        };
+        self.supervisor.start(component.name(), launch)
+    }
+
+    async fn wait_api(&self) -> Result<()> {
+        let client = self.client().await?;
+        self.wait(
+            "API server is ready",
+            Component::ApiServer,
+            START_DEADLINE,
+            async || {
+                let request = http::Request::get("/readyz")
+                    .body(vec![])
+                    .map_err(|e| e.to_string())?;
+                client
+                    .request_text(request)
+                    .await
+                    .map(|_| ())
+                    .map_err(|e| e.to_string())
+            },
+        )
+        .await
+    }
+
+    /// Waits for a condition, and fails at once if a program of the control plane that was started has ended.
+    async fn wait<F, Fut>(
+        &self,
+        what: &str,
+        concerned: Component,
+        deadline: Duration,
+        condition: F,
+    ) -> Result<()>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = std::result::Result<(), String>>,
+    {
+        let began = Instant::now();
+        loop {
+            // A single request must not hide the death of a program, nor outlive the deadline.
+            let last = match tokio::time::timeout(Duration::from_secs(5), condition()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(last)) => last,
+                Err(_) => "no answer within 5 s".to_owned(),
+            };
+            self.check_alive(what)?;
+            if began.elapsed() > deadline {
+                let log = self.log(concerned);
+                let tail = tail(&log, TAIL_LINES);
+                return Err(TestbedError::NotReady {
+                    what: what.to_owned(),
+                    waited_ms: began.elapsed().as_millis(),
+                    last,
+                    log,
+                    tail,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn check_alive(&self, during: &str) -> Result<()> {
+        for component in Component::ALL {
+            if let Fate::Ended(status) = self.supervisor.fate(component.name())? {
+                let log = self.log(component);
+                return Err(TestbedError::Exited {
+                    component: component.name().to_owned(),
+                    status: describe(status),
+                    during: format!("waiting until {during}"),
+                    tail: tail(&log, TAIL_LINES),
+                    log,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the logs out of the state folder and points the error to their new place.
+    fn with_kept_logs(&self, mut error: TestbedError) -> TestbedError {
+        if let TestbedError::Exited { log, .. } | TestbedError::NotReady { log, .. } = &mut error
+            && let (Some(kept), Some(file)) = (self.state.keep_logs(), log.file_name())
+        {
+            *log = kept.join(file);
+        }
+        error
+    }
+
+    /// Address of the API server.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.api)
+    }
+
+    /// Kubeconfig of an administrator (group `system:masters`).
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.site().kubeconfig("admin")
+    }
+
+    /// Kubeconfig of any other user; its rights are those that RBAC gives to user and groups.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
+        let n = {
+            let mut users = self
+                .users
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            *users += 1;
+            *users
+        };
+        let path = self.state.path().join(format!("user-{n}.kubeconfig"));
+        let identity = self.pki.client(user, groups)?;
+        write_private(&path, &self.pki.kubeconfig(&self.url(), Some(&identity)))?;
+        Ok(path)
+    }
+
+    /// Client with the administrator's rights. Belongs to the runtime that calls this; make one for each test.
+    ///
+    /// # Errors
+    /// If the kubeconfig cannot be read.
+    pub async fn client(&self) -> Result<Client> {
+        client_of(&self.kubeconfig()).await
+    }
+
+    /// The folder of this laboratory. Everything in it disappears with it.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// The certificate authority.
+    #[must_use]
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// The log of a program.
+    #[must_use]
+    pub fn log(&self, component: Component) -> PathBuf {
+        self.state
+            .path()
+            .join("log")
+            .join(format!("{}.log", component.name()))
+    }
+
+    /// Process id of a program; `None` if it is not running.
+    #[must_use]
+    pub fn pid(&self, component: Component) -> Option<u32> {
+        match self.supervisor.fate(component.name()) {
+            Ok(Fate::Running(pid)) => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// Kills one program (SIGKILL). [`restart`](Self::restart) brings it back.
+    ///
+    /// # Errors
+    /// Only after the laboratory was stopped.
+    pub fn kill(&self, component: Component) -> Result<()> {
+        self.supervisor.kill(component.name())
+    }
+
+    /// Starts one program anew, killing it first if it runs, and waits until the API server answers. Stored objects stay.
+    ///
+    /// # Errors
+    /// The program did not come back, with the last lines of its log.
+    pub async fn restart(&self, component: Component) -> Result<()> {
+        self.launch(component)?;
+        self.wait_api().await
+    }
+
+    /// The API server's audit log so far, one JSON object for each line.
+    ///
+    /// # Errors
+    /// If the log cannot be read, for example because the builder was not told to [`audit`](ControlPlaneBuilder::audit).
+    pub fn audit_events(&self) -> Result<Vec<serde_json::Value>> {
+        let path = self.site().audit_log();
+        let text = std::fs::read_to_string(&path).map_err(TestbedError::io(&path))?;
+        // The last line may still be in the middle of being written.
+        Ok(text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
+    }
+
+    /// Waits until all nodes (and at least one) are Ready.
+    ///
+    /// # Errors
+    /// After two minutes, naming the nodes that are not.
+    pub async fn wait_nodes_ready(&self) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client().await?);
+        self.wait(
+            "all nodes are Ready",
+            Component::Kwok,
+            START_DEADLINE,
+            async || {
+                let list = nodes
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(|e| e.to_string())?;
+                let unready: Vec<_> = list
+                    .items
+                    .iter()
+                    .filter(|n| !is_ready(n))
+                    .filter_map(|n| n.metadata.name.clone())
+                    .collect();
+                match (list.items.is_empty(), unready.is_empty()) {
+                    (true, _) => Err("there are no nodes".to_owned()),
+                    (false, true) => Ok(()),
+                    (false, false) => Err(format!("not Ready: {}", unready.join(", "))),
+                }
+            },
+        )
+        .await
+    }
+
+    /// Waits until `condition` returns `Ok`; its `Err` says what is seen instead.
+    ///
+    /// # Errors
+    /// After two minutes, or when a program of the laboratory has ended.
+    pub async fn wait_until<F, Fut>(&self, what: &str, condition: F) -> Result<()>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = std::result::Result<(), String>>,
+    {
+        self.wait(what, Component::ApiServer, START_DEADLINE, condition)
+            .await
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+/// Client for a kubeconfig that reads nothing of the developer's own.
+pub(crate) async fn client_of(path: &Path) -> Result<Client> {
+    // Several crates of one test binary may ask for it; the first wins and all are the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let bad = |cause: String| TestbedError::Fixture {
+        name: path.display().to_string(),
+        document: 1,
+        cause,
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|e| bad(e.to_string()))?;
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .map_err(|e| bad(e.to_string()))?;
+    // Tests want to see what the server said the first time, and loopback never goes through a proxy.
+    config.default_retry = false;
+    config.proxy_url = None;
+    Client::try_from(config).map_err(TestbedError::kube("client"))
+}
