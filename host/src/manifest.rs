@@ -4,10 +4,28 @@
 //! The manifest asks; the operator grants ([`crate::grant`]). Cases are data here, so that a probe can neither add, drop
 //! nor weaken one while it runs. Words that will grow (case kinds, reasons, verbs) are text checked against a table of the engine.
 
+mod cases;
+mod parse;
+mod permissions;
+mod raw;
+pub mod section;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use parse::{CAPABILITIES, CORE_INTERFACES};
+pub use source::{ManifestError, Problem};
+pub use values::{VERBS, is_quantity, parse_duration};
+
 use crate::model::Reach;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Largest manifest in bytes. Ours have some ten kilobytes; a larger one wastes the reader's memory and patience.
+pub const MAX_MANIFEST_SIZE: usize = 256 << 10;
 
 /// Everything the engine knows about a probe before it runs it.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,7 +6,7 @@
 //! further into a component than the names of its imports and exports. It never prints and never reads the
 //! environment.
 //!
-//! Read in this order: [`reference`] (how a component is named and how bytes are bound to a digest), [`artifact`] (the
+//! Read in this order: [`mod@reference`] (how a component is named and how bytes are bound to a digest), [`artifact`] (the
 //! manifest and config of one component), [`layout`] (many of them in a folder).
 //!
 //! ```
