@@ -47,6 +47,9 @@ impl Component {
     }
 }
 
+/// The gate of dynamic resource allocation and those that would refuse to start without it.
+const DRA_GATES_OFF: &str = "DynamicResourceAllocation=false,DRAAdminAccess=false,DRAPrioritizedList=false,DRASchedulerFilterTimeout=false";
+
 /// Ports of one laboratory, all on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
@@ -144,7 +147,15 @@ impl Site<'_> {
             self.file("service-account-key-file", "sa.pub"),
             self.file("service-account-signing-key-file", "sa.key"),
             "--service-cluster-ip-range=10.96.0.0/16".into(),
-            "--authorization-mode=Node,RBAC".into(),
+            // The node authorizer waits for resource.k8s.io/v1 before the server calls itself ready. No kubelet is here.
+            format!(
+                "--authorization-mode={}",
+                if self.config.dra.serves_v1() {
+                    "Node,RBAC"
+                } else {
+                    "RBAC"
+                }
+            ),
             "--enable-admission-plugins=NodeRestriction".into(),
             "--allow-privileged=true".into(),
             self.file("requestheader-client-ca-file", "front-proxy-ca.crt"),
@@ -205,7 +216,7 @@ impl Site<'_> {
             "--kube-api-qps=500".into(),
             "--kube-api-burst=1000".into(),
         ];
-        args.extend(self.gates());
+        args.extend(self.gates_of_clients());
         args
     }
 
@@ -226,14 +237,7 @@ impl Site<'_> {
         } else {
             args.push(format!("--kubeconfig={}", kubeconfig.display()));
         }
-        if self.config.dra.serves_v1() {
-            args.extend(self.gates());
-        } else {
-            // Without resource.k8s.io/v1 its caches would never fill and no pod at all would be scheduled. The gate is
-            // locked on in this release, so the scheduler behaves as the last one that could still turn it off.
-            args.push("--emulated-version=1.34".into());
-            args.push("--feature-gates=DynamicResourceAllocation=false".into());
-        }
+        args.extend(self.gates_of_clients());
         args
     }
 
@@ -252,6 +256,19 @@ impl Site<'_> {
             self.file("tls-cert-file", "local-server.crt"),
             self.file("tls-private-key-file", "local-server.key"),
         ]
+    }
+
+    /// Without `resource.k8s.io/v1` the caches of controllers and scheduler would never fill: no pod would get a node and
+    /// no quota a status. The gate is locked on in this release, so both behave as the last one that could turn it off.
+    fn gates_of_clients(&self) -> Vec<String> {
+        if self.config.dra.serves_v1() {
+            self.gates().into_iter().collect()
+        } else {
+            vec![
+                "--emulated-version=1.34".into(),
+                format!("--feature-gates={DRA_GATES_OFF}"),
+            ]
+        }
     }
 
     fn gates(&self) -> Option<String> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
@@ -398,6 +398,43 @@ impl ControlPlane {
                     (true, _) => Err("there are no nodes".to_owned()),
                     (false, true) => Ok(()),
                     (false, false) => Err(format!("not Ready: {}", unready.join(", "))),
+                }
+            },
+        )
+        .await
+    }
+
+    /// Waits until all pods (and at least one) of a namespace are Running.
+    ///
+    /// # Errors
+    /// After two minutes, naming the pods that are not.
+    pub async fn wait_pods_running(&self, namespace: &str) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client().await?, namespace);
+        self.wait(
+            &format!("all pods of {namespace} run"),
+            Component::Scheduler,
+            START_DEADLINE,
+            async || {
+                let list = pods
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(|e| e.to_string())?;
+                let phase = |p: &Pod| {
+                    p.status
+                        .as_ref()
+                        .and_then(|s| s.phase.clone())
+                        .unwrap_or_default()
+                };
+                let waiting: Vec<_> = list
+                    .items
+                    .iter()
+                    .filter(|p| phase(p) != "Running")
+                    .filter_map(|p| p.metadata.name.clone())
+                    .collect();
+                match (list.items.is_empty(), waiting.is_empty()) {
+                    (true, _) => Err("there are no pods".to_owned()),
+                    (false, true) => Ok(()),
+                    (false, false) => Err(format!("not Running: {}", waiting.join(", "))),
                 }
             },
         )

@@ -126,7 +126,7 @@ async fn old_versions_only_serve_v1beta1_but_not_v1() {
     lab.apply("plain-node.yaml").await.unwrap();
     lab.wait_nodes_ready().await.unwrap();
     lab.apply_yaml("pod", PLAIN_POD).await.unwrap();
-    wait_running(&lab, "plain").await;
+    wait_running(&lab, "plain").await.unwrap();
 }
 
 #[tokio::test]
@@ -190,9 +190,9 @@ spec:
 ";
 
 /// Waits until a pod of namespace default runs.
-pub(crate) async fn wait_running(lab: &ControlPlane, name: &str) {
+pub(crate) async fn wait_running(lab: &ControlPlane, name: &str) -> karat_testbed::Result<()> {
     let pods: Api<k8s_openapi::api::core::v1::Pod> =
-        Api::namespaced(lab.client().await.unwrap(), "default");
+        Api::namespaced(lab.client().await?, "default");
     lab.wait_until(&format!("pod {name} runs"), async || {
         let pod = pods.get(name).await.map_err(|e| e.to_string())?;
         let phase = pod
@@ -210,5 +210,4 @@ pub(crate) async fn wait_running(lab: &ControlPlane, name: &str) {
         }
     })
     .await
-    .unwrap();
 }
