@@ -4,7 +4,9 @@
 
 pub mod cluster;
 pub mod event;
+pub mod journal;
 pub mod manifest;
 pub mod model;
 pub mod names;
 pub mod recording;
+pub mod seal;
