@@ -27,18 +27,22 @@
 //! Compiled for `wasm32-unknown-unknown`, its calls go through the contract to the door of the engine. Compiled natively, as
 //! unit tests do, the same calls go to a fake cluster in memory. There is no other way out of a probe.
 //!
-//! Read in this order: [`kube`], [`case`], [`wait`].
+//! Read in this order: [`kube`], [`case`], [`wait`], [`discovery`], [`build`], [`testing`].
 
 #[cfg(target_arch = "wasm32")]
 mod bindings;
+pub mod build;
 pub mod case;
 pub mod clock;
+pub mod discovery;
 pub mod error;
 mod host;
 pub mod kube;
 pub mod log;
 pub mod run;
 pub mod settings;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 pub mod wait;
 
 pub use case::{Case, CaseId, Conclusion, Reason};
@@ -71,6 +75,14 @@ macro_rules! probe {
 
     $crate::__private::export!(Exported with_types_in $crate::__private);
         };
+        #[cfg(not(target_arch = "wasm32"))]
+        #[doc = "Runs the probe; natively only inside of `karat_sdk::testing`."]
+        #[doc = ""]
+        #[doc = "# Errors"]
+        #[doc = "Those of the probe."]
+        pub fn check() -> $crate::Result<()> {
+            <$probe as $crate::Probe>::check()
+        }
     };
 }
 

@@ -59,3 +59,44 @@ impl Probe for Smallest {
 }
 
 karat_sdk::probe!(Smallest);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use karat_sdk::testing::{self, FakeCluster, Fault};
+
+    #[test]
+    fn a_cluster_in_order_passes() {
+        let run = testing::run::<Smallest>(manifest::TEXT, FakeCluster::new("v1.37.0"));
+        assert_eq!(run.conclusion("namespaces"), Some(&Conclusion::Pass));
+        assert_eq!(run.conclusion("watch"), Some(&Conclusion::Pass));
+        run.assert_earned();
+    }
+
+    #[test]
+    fn a_cluster_without_its_own_namespace_fails() {
+        let mut cluster = FakeCluster::new("v1.37.0");
+        cluster.remove("namespaces", "", "kube-system");
+        let run = testing::run::<Smallest>(manifest::TEXT, cluster);
+        assert!(matches!(
+            run.conclusion("namespaces"),
+            Some(Conclusion::Fail(_))
+        ));
+        assert!(matches!(run.conclusion("watch"), Some(Conclusion::Fail(_))));
+    }
+
+    #[test]
+    fn a_server_in_trouble_is_no_fail() {
+        let mut cluster = FakeCluster::new("v1.37.0");
+        cluster.fail_always(
+            "*",
+            "namespaces",
+            Fault::Answer(500, "InternalError", "etcdserver: leader changed"),
+        );
+        let run = testing::run::<Smallest>(manifest::TEXT, cluster);
+        assert!(matches!(
+            run.conclusion("namespaces"),
+            Some(Conclusion::Unknown(..))
+        ));
+    }
+}

@@ -1,116 +1,137 @@
-//! The host of unit tests: one fake cluster per thread while a probe runs.
+//! The host of unit tests: the fake cluster of [`crate::testing`], one per thread while a probe runs.
 
 use crate::case::Conclusion;
 use crate::error::Result;
 use crate::kube::{EventKind, Query, RawAnswer, Target};
+use crate::testing::with;
 
-fn outside() -> ! {
-    panic!("karat-sdk was called natively outside of a run")
-}
-
-#[derive(Debug)]
-pub(crate) struct Case;
-#[derive(Debug)]
-pub(crate) struct Cursor;
-#[derive(Debug)]
-pub(crate) struct Watch;
-#[derive(Debug)]
-pub(crate) struct Source;
 pub(crate) fn run_id() -> String {
-    outside()
+    crate::testing::RUN_ID.to_owned()
 }
-pub(crate) fn run_name(_prefix: &str) -> String {
-    outside()
+
+pub(crate) fn run_name(prefix: &str) -> String {
+    format!("{prefix}-{}", crate::testing::RUN_ID)
 }
-pub(crate) fn namespace(_alias: &str) -> Result<String> {
-    outside()
+
+pub(crate) fn namespace(alias: &str) -> Result<String> {
+    with(|attempt| attempt.namespace(alias))
 }
-pub(crate) fn image(_name: &str) -> Result<String> {
-    outside()
+
+pub(crate) fn image(name: &str) -> Result<String> {
+    with(|attempt| attempt.image(name))
 }
+
 pub(crate) fn now() -> String {
-    outside()
+    with(|attempt| attempt.now())
 }
+
 pub(crate) fn elapsed_ms() -> u32 {
-    outside()
+    with(|attempt| attempt.elapsed_ms())
 }
-pub(crate) fn log(_level: &str, _text: &str) {
-    outside()
+
+pub(crate) fn log(level: &str, text: &str) {
+    with(|attempt| attempt.log(level, text));
 }
-pub(crate) fn setting(_key: &str) -> Option<String> {
-    outside()
+
+pub(crate) fn setting(key: &str) -> Option<String> {
+    with(|attempt| attempt.setting(key))
 }
-pub(crate) fn open_case(_id: &str, _subject: &str) -> Result<Case> {
-    outside()
+
+#[derive(Debug)]
+pub(crate) struct Case(usize);
+
+pub(crate) fn open_case(id: &str, subject: &str) -> Result<Case> {
+    with(|attempt| attempt.open_case(id, subject)).map(Case)
 }
+
 impl Case {
-    pub(crate) fn observe(&self, _name: &str, _value: &str) {
-        outside()
+    pub(crate) fn observe(&self, name: &str, value: &str) {
+        with(|attempt| attempt.observe(self.0, name, value));
+    }
+
+    pub(crate) fn conclude(self, conclusion: &Conclusion) -> Result<()> {
+        with(|attempt| attempt.conclude(self.0, conclusion))
     }
 }
-impl Case {
-    pub(crate) fn conclude(self, _conclusion: &Conclusion) -> Result<()> {
-        outside()
-    }
+
+pub(crate) fn get(from: &Query, name: &str) -> Result<String> {
+    with(|attempt| attempt.get(from, name))
 }
-pub(crate) fn get(_from: &Query, _name: &str) -> Result<String> {
-    outside()
+
+#[derive(Debug)]
+pub(crate) struct Cursor(usize);
+
+pub(crate) fn open_list(from: &Query) -> Result<Cursor> {
+    with(|attempt| attempt.open_list(from)).map(Cursor)
 }
-pub(crate) fn open_list(_from: &Query) -> Result<Cursor> {
-    outside()
+
+pub(crate) fn open_snapshot(from: &Query) -> Result<Cursor> {
+    with(|attempt| attempt.open_snapshot(from)).map(Cursor)
 }
-pub(crate) fn open_snapshot(_from: &Query) -> Result<Cursor> {
-    outside()
-}
+
 impl Cursor {
     pub(crate) fn next(&self) -> Result<Option<Vec<String>>> {
-        outside()
+        with(|attempt| attempt.next_page(self.0))
     }
-}
-impl Cursor {
+
     pub(crate) fn position(&self) -> String {
-        outside()
+        with(|attempt| attempt.position(self.0))
     }
 }
-pub(crate) fn open_watch(_from: &Query) -> Result<Watch> {
-    outside()
+
+#[derive(Debug)]
+pub(crate) struct Watch(usize);
+
+#[derive(Debug)]
+pub(crate) struct Source(usize);
+
+pub(crate) fn open_watch(from: &Query) -> Result<Watch> {
+    with(|attempt| attempt.open_watch(from)).map(Watch)
 }
+
 impl Watch {
     pub(crate) fn next(&self) -> Result<Option<(EventKind, String)>> {
-        outside()
+        with(|attempt| attempt.next_event(self.0))
     }
-}
-impl Watch {
+
     pub(crate) fn ready(&self) -> Source {
-        outside()
+        Source(self.0)
     }
-}
-impl Watch {
+
     pub(crate) fn close(&self) {
-        outside()
+        with(|attempt| attempt.close_watch(self.0));
     }
 }
-pub(crate) fn wait_any(_sources: &[&Source], _timeout_ms: u32) -> Result<Vec<u32>> {
-    outside()
+
+pub(crate) fn wait_any(sources: &[&Source], timeout_ms: u32) -> Result<Vec<u32>> {
+    let watches: Vec<usize> = sources.iter().map(|source| source.0).collect();
+    with(|attempt| attempt.wait_any(&watches, timeout_ms))
 }
+
 pub(crate) fn discover() -> Result<String> {
-    outside()
+    with(|attempt| attempt.discover())
 }
-pub(crate) fn raw(_path: &str) -> Result<RawAnswer> {
-    outside()
+
+pub(crate) fn raw(path: &str) -> Result<RawAnswer> {
+    with(|attempt| attempt.raw(path))
 }
-pub(crate) fn create(_to: &Target, _manifest: &str) -> Result<String> {
-    outside()
+
+pub(crate) fn create(to: &Target, manifest: &str) -> Result<String> {
+    with(|attempt| attempt.create(to, manifest))
 }
-pub(crate) fn replace(_to: &Target, _name: &str, _manifest: &str) -> Result<String> {
-    outside()
+
+pub(crate) fn replace(to: &Target, name: &str, manifest: &str) -> Result<String> {
+    with(|attempt| attempt.replace(to, name, manifest))
 }
-pub(crate) fn patch(_to: &Target, _name: &str, _kind: &str, _body: &str) -> Result<String> {
-    outside()
+
+pub(crate) fn patch(to: &Target, name: &str, kind: &str, body: &str) -> Result<String> {
+    with(|attempt| attempt.patch(to, name, kind, body))
 }
-pub(crate) fn delete(_to: &Target, _name: &str, _grace_seconds: Option<u32>) -> Result<()> {
-    outside()
+
+pub(crate) fn delete(to: &Target, name: &str, _grace_seconds: Option<u32>) -> Result<()> {
+    with(|attempt| attempt.delete(to, name))
 }
-pub(crate) fn delete_collection(_to: &Target, _labels: &str) -> Result<u32> {
-    outside()
+
+pub(crate) fn delete_collection(to: &Target, labels: &str) -> Result<u32> {
+    with(|attempt| attempt.delete_collection(to, labels))
 }

@@ -1,0 +1,153 @@
+//! Pods: TOOL and ACCEL of the specification.
+
+use serde_json::{Value, json};
+
+/// A pod that runs one container, once, without any privilege.
+#[derive(Clone, Debug)]
+pub struct PodBuilder {
+    pod: Value,
+}
+
+impl PodBuilder {
+    /// A tool pod: never restarted, gone after ten minutes, no token, no privileges, 10m CPU and 32Mi.
+    pub fn tool(name: &str, image: &str) -> Self {
+        PodBuilder {
+            pod: json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "activeDeadlineSeconds": 600,
+                    "terminationGracePeriodSeconds": 1,
+                    "automountServiceAccountToken": false,
+                    "enableServiceLinks": false,
+                    "securityContext": {
+                        "runAsNonRoot": true,
+                        "runAsUser": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [{
+                        "name": "tool",
+                        "image": image,
+                        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }],
+                },
+            }),
+        }
+    }
+
+    /// The command, without a shell.
+    #[must_use]
+    pub fn command(mut self, words: &[&str]) -> Self {
+        self.container()["command"] = json!(words);
+        self
+    }
+
+    /// Devices by a claim template, under the name `device`: the pod becomes an accelerator pod in `dra` mode.
+    #[must_use]
+    pub fn claim_template(mut self, template: &str) -> Self {
+        self.pod["spec"]["resourceClaims"] =
+            json!([{"name": "device", "resourceClaimTemplateName": template}]);
+        self.container()["resources"]["claims"] = json!([{"name": "device"}]);
+        self
+    }
+
+    /// Devices by an existing claim, under the name `device`.
+    #[must_use]
+    pub fn claim(mut self, claim: &str) -> Self {
+        self.pod["spec"]["resourceClaims"] =
+            json!([{"name": "device", "resourceClaimName": claim}]);
+        self.container()["resources"]["claims"] = json!([{"name": "device"}]);
+        self
+    }
+
+    /// Devices by an extended resource: the pod becomes an accelerator pod in `device-plugin` mode.
+    #[must_use]
+    pub fn extended_resource(mut self, resource: &str, count: u32) -> Self {
+        self.container()["resources"]["limits"][resource] = json!(count.to_string());
+        self
+    }
+
+    /// Tolerates taints of these keys, whatever value and effect. Admission adds them for extended resources only, so a pod
+    /// with a claim must name them itself.
+    #[must_use]
+    pub fn tolerate<'a>(mut self, keys: impl IntoIterator<Item = &'a str>) -> Self {
+        for key in keys {
+            let toleration = json!({"key": key, "operator": "Exists"});
+            let list = &mut self.pod["spec"]["tolerations"];
+            if list.is_null() {
+                *list = json!([]);
+            }
+            if let Some(list) = list.as_array_mut()
+                && !list.contains(&toleration)
+            {
+                list.push(toleration);
+            }
+        }
+        self
+    }
+
+    /// Only this node, by affinity: the scheduler stays involved, which a claim needs.
+    #[must_use]
+    pub fn pin(mut self, node: &str) -> Self {
+        self.pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = json!({
+            "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
+        });
+        self
+    }
+
+    /// One label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.pod["metadata"]["labels"][key] = json!(value);
+        self
+    }
+
+    /// The pod, for [`crate::kube::Target::create`].
+    pub fn build(self) -> Value {
+        self.pod
+    }
+
+    fn container(&mut self) -> &mut Value {
+        &mut self.pod["spec"]["containers"][0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_pod_satisfies_the_restricted_level() {
+        let pod = PodBuilder::tool("tool-abcd2345", "registry.example/tool@sha256:00").build();
+        let spec = &pod["spec"];
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(
+            spec["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        assert_eq!(
+            spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"],
+            false
+        );
+        assert_eq!(
+            spec["containers"][0]["securityContext"]["capabilities"]["drop"],
+            json!(["ALL"])
+        );
+        assert_eq!(spec["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn tolerations_are_not_repeated() {
+        let pod = PodBuilder::tool("p", "i")
+            .tolerate(["a", "b"])
+            .tolerate(["a"])
+            .build();
+        assert_eq!(pod["spec"]["tolerations"].as_array().unwrap().len(), 2);
+    }
+}

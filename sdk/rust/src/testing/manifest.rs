@@ -1,0 +1,161 @@
+//! What the fake door needs of `probe.toml`. Lenient on purpose: the engine checks the manifest, this only obeys it.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) cases: Vec<Case>,
+    #[serde(default)]
+    permissions: Vec<Permission>,
+    #[serde(default)]
+    namespaces: Vec<Namespace>,
+    #[serde(default)]
+    images: Vec<Image>,
+    #[serde(default)]
+    snapshots: Vec<Snapshot>,
+    #[serde(default)]
+    settings: BTreeMap<String, Setting>,
+    #[serde(default)]
+    budget: Budget,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Case {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) required: String,
+    #[serde(default)]
+    pub(super) effect: Vec<String>,
+    #[serde(default)]
+    pub(super) quiet: Option<String>,
+    #[serde(default)]
+    pub(super) controls: Vec<Control>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Control {
+    pub(super) case: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Permission {
+    #[serde(default)]
+    api_groups: Vec<String>,
+    #[serde(default)]
+    resources: Vec<String>,
+    #[serde(default)]
+    verbs: Vec<String>,
+    scope: Option<toml::Value>,
+    #[serde(default)]
+    non_resource: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Namespace {
+    alias: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Image {
+    name: String,
+    reference: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Snapshot {
+    api_version: String,
+    resource: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Setting {
+    #[serde(default)]
+    default: Option<toml::Value>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Budget {
+    wall: Option<String>,
+}
+
+impl Manifest {
+    pub(super) fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    pub(super) fn aliases(&self) -> Vec<String> {
+        self.namespaces
+            .iter()
+            .map(|line| line.alias.clone())
+            .collect()
+    }
+
+    pub(super) fn image(&self, name: &str) -> Option<String> {
+        self.images
+            .iter()
+            .find(|image| image.name == name)
+            .map(|image| image.reference.clone())
+    }
+
+    pub(super) fn setting_default(&self, key: &str) -> Option<String> {
+        match self.settings.get(key)?.default.as_ref()? {
+            toml::Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
+
+    pub(super) fn has_snapshot(&self, api_version: &str, resource: &str) -> bool {
+        self.snapshots
+            .iter()
+            .any(|line| line.api_version == api_version && line.resource == resource)
+    }
+
+    pub(super) fn wall(&self) -> Duration {
+        self.budget
+            .wall
+            .as_deref()
+            .and_then(<Duration as crate::settings::SettingValue>::parse)
+            .unwrap_or(Duration::from_secs(300))
+    }
+
+    pub(super) fn allows(
+        &self,
+        group: &str,
+        resource: &str,
+        verb: &str,
+        in_sandbox: bool,
+        namespace: &str,
+    ) -> bool {
+        let has = |list: &[String], word: &str| list.iter().any(|have| have == word || have == "*");
+        self.permissions.iter().any(|line| {
+            let scope = match &line.scope {
+                // Without a scope, a line means the namespaces of the manifest.
+                None => in_sandbox,
+                Some(toml::Value::String(scope)) if scope == "sandbox" => in_sandbox,
+                Some(toml::Value::String(scope)) if scope == "cluster" => true,
+                Some(toml::Value::Table(table)) => {
+                    table.get("namespace").and_then(toml::Value::as_str) == Some(namespace)
+                }
+                _ => false,
+            };
+            scope
+                && has(&line.api_groups, group)
+                && has(&line.resources, resource)
+                && has(&line.verbs, verb)
+        })
+    }
+
+    pub(super) fn allows_path(&self, path: &str) -> bool {
+        self.permissions
+            .iter()
+            .any(|line| line.non_resource.iter().any(|have| have == path))
+    }
+}
