@@ -422,8 +422,10 @@ pub struct AttemptRecord {
     pub usage: Usage,
     /// Path of the recording below the run folder; none when the probe was never started.
     pub recording: Option<String>,
-    /// Hash of the recording's last entry.
+    /// Hash of the recording's last line, 64 hexadecimal digits; none while it runs, after a crash, and without a recording.
     pub head: Option<String>,
+    /// Which place this recording took in the run head, counting from 1; none as long as `head` is none.
+    pub folded: Option<u32>,
     /// Objects that could not be removed.
     pub left_behind: Vec<String>,
 }

@@ -9,8 +9,44 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Major version: a reader refuses another one. Minor version: fields were added.
+/// `major.minor`. A reader refuses another major version, and a newer minor one: a field that it does not know could
+/// change a verdict.
 pub const FORMAT: &str = "1.0";
+/// Name of the recording in the folder of an attempt.
+pub const RECORDING_FILE: &str = "recording.jsonl.zst";
+/// Name of the folder beside it that holds the answers.
+pub const BLOBS_FOLDER: &str = "blobs";
+/// Random bytes before the answer in each blob, so that nobody can guess a withheld answer from its digest.
+pub const SALT_BYTES: usize = 16;
+/// Longest line in bytes. The door clamps arguments far below; without a cap one line could fill a reviewer's memory.
+pub const LINE_MAX: usize = 4 << 20;
+/// Most entries in one recording.
+pub const ENTRIES_MAX: u64 = 1_000_000;
+/// Most bytes of a recording after decompression.
+pub const RECORDING_MAX: u64 = 256 << 20;
+/// Most bytes of one blob, with its salt.
+pub const BLOB_MAX: u64 = 64 << 20;
+/// Most bytes of all blobs of one recording.
+pub const BLOBS_MAX: u64 = 512 << 20;
+
+/// Functions whose entries mean something to the judge, and their arguments. Every other function is named the same way:
+/// interface, resource where there is one, function.
+pub mod function {
+    /// `{"id": …, "subject": …}`; opens a case when the result is `ok`.
+    pub const CASES_OPEN: &str = "cases.open";
+    /// `{"name": …, "value": …}`, for the open case.
+    pub const CASES_OBSERVE: &str = "cases.case.observe";
+    /// `{"outcome": …}` with a [`crate::model::Conclusion`] in JSON; ends the open case when the result is `ok`.
+    pub const CASES_CONCLUDE: &str = "cases.case.conclude";
+    /// `{"key": …}`.
+    pub const SETTINGS_GET: &str = "settings.get";
+    /// Opens a watch; `facts.watch` is its number.
+    pub const WATCH_OPEN: &str = "kube-read.query.open-watch";
+    /// Takes one event of a watch; `facts.watch` is its number, `facts.event` the kind, empty when there was none.
+    pub const WATCH_NEXT: &str = "kube-read.watch.next";
+    /// Ends a watch; `facts.watch` is its number.
+    pub const WATCH_CLOSE: &str = "kube-read.watch.close";
+}
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,15 +135,15 @@ pub struct Entry {
     pub at_ms: u64,
     /// Milliseconds since the attempt began, when the guest got its answer.
     pub done_ms: u64,
-    /// The open case, if one was.
+    /// The open case, if one was. For readers: the judge follows the recorded calls of `cases` instead.
     pub case: Option<CaseKey>,
-    /// Interface and function: `kube-read.query.get`.
+    /// Interface, resource and function: `kube-read.query.get`.
     pub function: String,
     /// The arguments as the guest gave them (pseudonyms, not real values).
     pub arguments: Value,
     /// What the call reached for, where it reached for anything.
     pub access: Option<Access>,
-    /// Digest of the blob that holds the [`Reply`] in JSON, salted.
+    /// Digest (64 hexadecimal digits) of the blob that holds the [`Reply`] in JSON, salted.
     pub reply: String,
     /// Bytes of the reply.
     pub reply_bytes: u64,
@@ -116,6 +152,27 @@ pub struct Entry {
     /// What the door knows about the answer; the judge reads these, not the blob.
     pub facts: Facts,
     /// How often the request was sent: more than once only for reads.
+    pub tries: u32,
+}
+
+/// What the door knows of a call when it is over; sequence, hash and digest come from the recorder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryDraft {
+    /// See [`Entry::at_ms`].
+    pub at_ms: u64,
+    /// See [`Entry::done_ms`].
+    pub done_ms: u64,
+    /// See [`Entry::case`].
+    pub case: Option<CaseKey>,
+    /// See [`Entry::function`].
+    pub function: String,
+    /// See [`Entry::arguments`].
+    pub arguments: Value,
+    /// See [`Entry::access`].
+    pub access: Option<Access>,
+    /// See [`Entry::facts`].
+    pub facts: Facts,
+    /// See [`Entry::tries`].
     pub tries: u32,
 }
 
@@ -305,6 +362,16 @@ pub enum Failure {
     Malformed(String),
 }
 
+impl ReplyKind {
+    /// How this reply ended.
+    pub fn of(reply: &Reply) -> ReplyKind {
+        match reply {
+            Ok(_) => ReplyKind::Ok,
+            Err(failure) => failure.kind(),
+        }
+    }
+}
+
 impl Failure {
     /// The word for entries.
     pub fn kind(&self) -> ReplyKind {
@@ -332,9 +399,22 @@ pub struct End {
     pub outcome: Outcome,
     /// What it used.
     pub usage: Usage,
-    /// For each control object that had to be alive at the end: its uid and whether the engine still found it.
+    /// For each object of [`crate::judge::alive_wanted`]: its uid and whether the engine still found it at the end.
     pub alive: BTreeMap<String, bool>,
     /// Objects of the run that could not be removed.
     #[serde(default)]
+    pub left_behind: Vec<String>,
+}
+
+/// What is known when an attempt is over; the count and the hash come from the recorder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndDraft {
+    /// See [`End::outcome`].
+    pub outcome: Outcome,
+    /// See [`End::usage`].
+    pub usage: Usage,
+    /// See [`End::alive`].
+    pub alive: BTreeMap<String, bool>,
+    /// See [`End::left_behind`].
     pub left_behind: Vec<String>,
 }
