@@ -8,5 +8,6 @@ pub mod journal;
 pub mod manifest;
 pub mod model;
 pub mod names;
+pub mod package;
 pub mod recording;
 pub mod seal;
