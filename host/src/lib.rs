@@ -10,4 +10,5 @@ pub mod model;
 pub mod names;
 pub mod package;
 pub mod recording;
+pub mod run;
 pub mod seal;

@@ -1,0 +1,3 @@
+//! A run from its plan to its record.
+
+pub mod plan;

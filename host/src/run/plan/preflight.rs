@@ -1,0 +1,353 @@
+//! Asks a cluster whether the operator's account may do what a plan needs. Creates nothing: reviews are answers, not
+//! objects.
+//!
+//! Every access is asked one by one with a SelfSubjectAccessReview, because a rules review may be incomplete where another
+//! authoriser than RBAC is at work. The answer is the server's word and no promise: policies speak later ([`super::trial`]).
+
+use super::{RUN_PLACEHOLDER, accesses, group_resource, rbac};
+use crate::cluster::{ApiError, Cluster};
+use crate::manifest::Manifest;
+use crate::model::ClusterRecord;
+use crate::recording::format::{Access, ResourceAccess};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Reviews that are asked at one time.
+const AT_ONCE: usize = 8;
+
+/// Most reviews of one plan. A manifest that asks for more than this asks for everything.
+const REVIEWS_MAX: usize = 2000;
+
+/// What the engine itself does in a run that writes: API group, resource, verbs, and whether in the run's own namespaces.
+const ENGINE_NEEDS: &[(&str, &str, &[&str], bool)] = &[
+    (
+        "",
+        "namespaces",
+        &["get", "list", "create", "delete"],
+        false,
+    ),
+    ("", "secrets", &["get", "create"], true),
+    ("", "resourcequotas", &["create"], true),
+    ("", "serviceaccounts", &["get", "list", "patch"], true),
+    ("", "pods", &["create", "list"], true),
+];
+
+/// What a cluster said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Preflight {
+    /// Address of the server.
+    pub server: String,
+    /// What identifies the cluster.
+    pub cluster: ClusterRecord,
+    /// The account's name as the server sees it; empty where the server does not say.
+    pub username: String,
+    /// How many accesses were asked for.
+    pub asked: usize,
+    /// Accesses that the account does not have.
+    pub missing: Vec<Missing>,
+    /// The same as YAML that grants them; none when nothing is missing.
+    pub rbac: Option<String>,
+}
+
+/// An access that the account does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// `create pods in the run's namespaces`.
+    pub what: String,
+    /// The server's explanation; often empty.
+    pub reason: String,
+    /// Probe ids that need it; `karat` is the engine itself.
+    pub needed_by: Vec<String>,
+}
+
+/// Asks for everything that these probes may do, and for what the engine does when one of them writes.
+///
+/// # Errors
+/// The server cannot be reached, or refuses to answer reviews.
+pub async fn preflight(cluster: &Cluster, manifests: &[&Manifest]) -> Result<Preflight, ApiError> {
+    let record = identify(cluster).await?;
+    let username = username(cluster).await;
+    let needs: Vec<(Access, Vec<String>)> =
+        needs(manifests).into_iter().take(REVIEWS_MAX).collect();
+    let asked = needs.len();
+    let refused: Vec<Option<(Access, Missing)>> = stream::iter(needs)
+        .map(|(access, needed_by)| async move {
+            let (allowed, reason) = review(cluster, &access).await?;
+            Ok::<_, ApiError>((!allowed).then(|| {
+                let missing = Missing {
+                    what: describe(&access),
+                    reason,
+                    needed_by,
+                };
+                (access, missing)
+            }))
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let (accesses, missing): (Vec<Access>, Vec<Missing>) = refused.into_iter().flatten().unzip();
+    Ok(Preflight {
+        server: cluster.server().to_owned(),
+        cluster: record,
+        rbac: rbac::yaml(&accesses, &rbac::Subject::of_username(&username)),
+        username,
+        asked,
+        missing,
+    })
+}
+
+/// Every access once, with who needs it.
+fn needs(manifests: &[&Manifest]) -> BTreeMap<Access, Vec<String>> {
+    let mut needs: BTreeMap<Access, Vec<String>> = BTreeMap::new();
+    let mut add = |access: Access, who: &str| {
+        let who_needs = needs.entry(access).or_default();
+        if !who_needs.iter().any(|known| known == who) {
+            who_needs.push(who.to_owned());
+        }
+    };
+    for manifest in manifests {
+        for line in &manifest.permissions {
+            for mut access in accesses(manifest, line) {
+                // All sandboxes are alike to an authoriser that cannot know them, so one stands for all.
+                if let Access::Resource(resource) = &mut access
+                    && rbac::is_sandbox(resource)
+                {
+                    resource.namespace = sandbox();
+                }
+                add(access, &manifest.id);
+            }
+        }
+    }
+    if manifests
+        .iter()
+        .any(|manifest| !manifest.namespaces.is_empty())
+    {
+        for (group, resource, verbs, in_sandbox) in ENGINE_NEEDS {
+            for verb in *verbs {
+                let access = ResourceAccess {
+                    verb: (*verb).to_owned(),
+                    group: (*group).to_owned(),
+                    resource: (*resource).to_owned(),
+                    namespace: if *in_sandbox {
+                        sandbox()
+                    } else {
+                        String::new()
+                    },
+                    ..ResourceAccess::default()
+                };
+                add(Access::Resource(access), "karat");
+            }
+        }
+    }
+    needs
+}
+
+fn sandbox() -> String {
+    crate::names::home_namespace(RUN_PLACEHOLDER)
+}
+
+/// What identifies the cluster: its version, and the uid of `kube-system` where the account may see it.
+///
+/// # Errors
+/// No answer to `/version`.
+pub async fn identify(cluster: &Cluster) -> Result<ClusterRecord, ApiError> {
+    let version = cluster.get_json("/version").await?;
+    let uid = match cluster.get_json("/api/v1/namespaces/kube-system").await {
+        Ok(namespace) => text(&namespace["metadata"]["uid"]),
+        Err(error) if error.code().is_some() => String::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(ClusterRecord {
+        uid,
+        server_version: text(&version["gitVersion"]),
+    })
+}
+
+/// The account's name; servers before 1.28 and some gateways do not tell.
+async fn username(cluster: &Cluster) -> String {
+    let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    match cluster
+        .create_json("/apis/authentication.k8s.io/v1/selfsubjectreviews", &body)
+        .await
+    {
+        Ok(answer) => text(&answer["status"]["userInfo"]["username"]),
+        Err(_) => String::new(),
+    }
+}
+
+async fn review(cluster: &Cluster, access: &Access) -> Result<(bool, String), ApiError> {
+    let spec = match access {
+        // Every authenticated user may read discovery documents.
+        Access::Discovery => return Ok((true, String::new())),
+        Access::NonResource { path } => {
+            json!({"nonResourceAttributes": {"path": path, "verb": "get"}})
+        }
+        Access::Resource(resource) => json!({"resourceAttributes": {
+            "verb": resource.verb,
+            "group": resource.group,
+            "resource": resource.resource,
+            "subresource": resource.subresource,
+            "namespace": resource.namespace,
+            "name": resource.name,
+        }}),
+    };
+    let body = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec,
+    });
+    let answer = cluster
+        .create_json(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            &body,
+        )
+        .await?;
+    let status = &answer["status"];
+    let mut reason = text(&status["reason"]);
+    if reason.is_empty() {
+        reason = text(&status["evaluationError"]);
+    }
+    Ok((status["allowed"].as_bool().unwrap_or(false), reason))
+}
+
+fn describe(access: &Access) -> String {
+    match access {
+        Access::Discovery => "read discovery documents".to_owned(),
+        Access::NonResource { path } => format!("get {path}"),
+        Access::Resource(resource) => {
+            let mut kind = group_resource(&resource.group, &resource.resource);
+            if !resource.subresource.is_empty() {
+                kind = format!(
+                    "{}/{}",
+                    group_resource(&resource.group, &resource.resource),
+                    resource.subresource
+                );
+            }
+            if !resource.name.is_empty() {
+                kind = format!("{kind} {}", resource.name);
+            }
+            let place = if resource.namespace.is_empty() {
+                "in the whole cluster".to_owned()
+            } else if rbac::is_sandbox(resource) {
+                "in the run's namespaces".to_owned()
+            } else {
+                format!("in namespace {}", resource.namespace)
+            };
+            format!("{} {kind} {place}", resource.verb)
+        }
+    }
+}
+
+/// Text of the server, shortened: a reason may hold a whole policy.
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_default()
+        .chars()
+        .take(500)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::manifest;
+    use super::*;
+    use crate::model::Reach;
+    use http_body_util::BodyExt as _;
+
+    /// An API server that answers reviews by a rule and knows its version.
+    fn scripted(allowed: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Cluster {
+        let allowed = std::sync::Arc::new(allowed);
+        let service = tower_service_fn(move |request: http::Request<kube::client::Body>| {
+            let allowed = allowed.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let (code, answer) = match path.as_str() {
+                    "/version" => (200, json!({"gitVersion": "v1.37.0"})),
+                    "/apis/authentication.k8s.io/v1/selfsubjectreviews" => {
+                        (201, json!({"status": {"userInfo": {"username": "jane"}}}))
+                    }
+                    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => (
+                        201,
+                        json!({"status": {"allowed": allowed(&body["spec"]), "reason": "because"}}),
+                    ),
+                    _ => (
+                        403,
+                        json!({"kind": "Status", "reason": "Forbidden", "code": 403}),
+                    ),
+                };
+                Ok::<_, std::convert::Infallible>(
+                    http::Response::builder()
+                        .status(code)
+                        .header("content-type", "application/json")
+                        .body(kube::client::Body::from(answer.to_string().into_bytes()))
+                        .unwrap(),
+                )
+            }
+        });
+        Cluster::for_test(kube::Client::new(service, "default"))
+    }
+
+    use tower::service_fn as tower_service_fn;
+
+    #[tokio::test]
+    async fn an_administrator_misses_nothing() {
+        let manifest = manifest("a", Reach::Sandbox, 1);
+        let found = preflight(&scripted(|_| true), &[&manifest]).await.unwrap();
+        assert_eq!(found.missing, []);
+        assert_eq!(found.rbac, None);
+        assert_eq!(found.username, "jane");
+        assert_eq!(found.cluster.server_version, "v1.37.0");
+        assert_eq!(found.cluster.uid, "", "forbidden is no error here");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named_once_with_those_who_need_it() {
+        let (a, b) = (
+            manifest("a", Reach::Sandbox, 1),
+            manifest("b", Reach::Sandbox, 1),
+        );
+        let cluster = scripted(|spec| {
+            let resource = &spec["resourceAttributes"];
+            !(resource["resource"] == "pods" && resource["verb"] == "create")
+        });
+        let found = preflight(&cluster, &[&a, &b]).await.unwrap();
+        let what: Vec<_> = found
+            .missing
+            .iter()
+            .map(|missing| (missing.what.as_str(), missing.needed_by.join(" ")))
+            .collect();
+        assert_eq!(
+            what,
+            [
+                (
+                    "create pods in the run's namespaces",
+                    "a b karat".to_owned()
+                ),
+                ("create pods/log in the run's namespaces", "a b".to_owned()),
+            ]
+        );
+        let yaml = found.rbac.unwrap();
+        assert!(
+            yaml.contains("resources: [\"pods\", \"pods/log\"]\n  verbs: [\"create\"]"),
+            "{yaml}"
+        );
+        assert!(yaml.contains("kind: User\n  name: \"jane\""), "{yaml}");
+    }
+
+    #[tokio::test]
+    async fn probes_without_namespaces_need_nothing_for_the_engine() {
+        let mut reader = manifest("a", Reach::Read, 1);
+        reader.namespaces.clear();
+        reader.permissions.remove(0);
+        let found = preflight(&scripted(|_| false), &[&reader]).await.unwrap();
+        assert_eq!(found.asked, 1);
+        assert_eq!(
+            found.missing[0].what,
+            "create deviceclasses in the whole cluster"
+        );
+        assert_eq!(found.missing[0].reason, "because");
+    }
+}
