@@ -108,7 +108,8 @@ pub fn build(core_or_component: &[u8], manifest_toml: &str) -> Result<Vec<u8>, P
         core_or_component
     };
     let out = section::embed(component, manifest_toml)?;
-    Validator::new_with_features(WasmFeatures::default() | WasmFeatures::CM_ASYNC)
+    // Which proposals may be used is for the engine to say, in better words than "not valid".
+    Validator::new_with_features(WasmFeatures::all())
         .validate_all(&out)
         .map_err(PackageError::Invalid)?;
     compare(&out, &manifest)?;

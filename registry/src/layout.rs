@@ -1,7 +1,7 @@
 //! Many components in a folder: an OCI image layout.
 //!
 //! `oci-layout` says which version of the layout it is, `index.json` lists manifests, and `blobs/sha256/` holds
-//! everything by digest. Other tools (skopeo, oras, crane) read the same folder.
+//! everything by digest. Other tools, skopeo for one, read the same folder.
 //!
 //! The folder is treated as hostile. Each file is limited before it is read, hashed while it is read, and refused when
 //! a symbolic link leads out of the folder. Writes go to a temporary file that is synced and renamed: readers see the
