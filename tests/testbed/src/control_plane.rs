@@ -461,7 +461,10 @@ fn is_ready(node: &Node) -> bool {
 }
 
 /// Client for a kubeconfig that reads nothing of the developer's own.
-pub(crate) async fn client_of(path: &Path) -> Result<Client> {
+///
+/// # Errors
+/// If the file cannot be read or makes no client.
+pub async fn client_of(path: &Path) -> Result<Client> {
     // Several crates of one test binary may ask for it; the first wins and all are the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let bad = |cause: String| TestbedError::Fixture {

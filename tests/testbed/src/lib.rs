@@ -36,7 +36,7 @@ mod version;
 pub use apply::{Applied, apply_yaml, fixture_path};
 pub use components::Component;
 pub use config::{ControlPlaneBuilder, DraApi};
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, client_of};
 pub use error::{Result, TestbedError};
 pub use gobuild::{Go, cache_dir};
 pub use pki::{Identity, Pki};

@@ -1,0 +1,196 @@
+//! `cargo xtask demo`: from a clean clone to a verdict table on a real API server.
+//!
+//! The reader's kubeconfig is never read: the program gets the laboratory's by argument, and nothing of the reader's
+//! environment that could lead it elsewhere.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use karat_testbed::ControlPlane;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::say::say;
+use crate::timing::{human, last, remember};
+use crate::workspace::root;
+use crate::{lab, probes};
+
+/// Simulated nodes of the demo.
+const FIXTURES: [&str; 3] = ["nvidia-nodes.yaml", "amd-nodes.yaml", "intel-nodes.yaml"];
+
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// Folder for the run's output [default: karat-runs/demo-<time>]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Only this probe; repeatable
+    #[arg(long)]
+    probe: Vec<String>,
+}
+
+pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let began = std::time::Instant::now();
+    if let Some(seconds) = last("demo") {
+        say(&format!(
+            "the whole demo took {} the last time",
+            human(seconds)
+        ));
+    }
+    lab::prepare()?;
+    let built = probes::build_all()?;
+    let out = args.out.clone().unwrap_or_else(|| {
+        PathBuf::from(format!(
+            "karat-runs/demo-{}",
+            jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")
+        ))
+    });
+    let runtime = lab::runtime()?;
+    let code = runtime.block_on(async {
+        let mut stop = Stop::new()?;
+        let cluster = tokio::select! {
+            cluster = start() => cluster?,
+            signal = stop.next() => return Ok(interrupted(signal)),
+        };
+        let mut command = Command::new(&built.karat);
+        command
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(cluster.kubeconfig())
+            .args(["--yes", "--reach", "cluster-objects"])
+            .arg("--out")
+            .arg(&out);
+        for probe in &args.probe {
+            command.arg("--probe").arg(probe);
+        }
+        command
+            .current_dir(root())
+            .env_remove("KUBECONFIG")
+            .env_remove("KARAT_PROBES")
+            .kill_on_drop(true);
+        say(&format!(
+            "==> run the suite ({})",
+            last("run the suite").map_or_else(
+                || "first time".to_owned(),
+                |s| format!("last time {}", human(s))
+            )
+        ));
+        let one = std::time::Instant::now();
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("{}: cannot be started", built.karat.display()))?;
+        let status = attend(&mut child, &mut stop).await?;
+        remember("run the suite", one.elapsed().as_secs_f64());
+        say("==> stop the control plane");
+        drop(cluster);
+        Ok::<_, anyhow::Error>(status)
+    })?;
+    runtime.shutdown_background();
+    if (0..=2).contains(&code) {
+        remember("demo", began.elapsed().as_secs_f64());
+        let karat = built
+            .karat
+            .strip_prefix(root())
+            .unwrap_or(&built.karat)
+            .display()
+            .to_string();
+        say("");
+        say(&format!("output folder:        {}", out.display()));
+        say(&format!(
+            "compute it again:     {karat} replay {}",
+            out.display()
+        ));
+        say(&format!(
+            "your own cluster:     {karat} plan      (shows what would happen, changes nothing)"
+        ));
+        say(&format!(
+            "                      {karat} run --reach cluster-objects"
+        ));
+        say("these verdicts are `simulated`: the nodes and drivers of the demo are not real");
+    } else {
+        say(&format!(
+            "the run ended with exit code {code}; try: the message above, and the logs in {}",
+            out.display()
+        ));
+    }
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+async fn start() -> Result<ControlPlane> {
+    let title = "start the control plane";
+    say(&format!(
+        "==> {title} ({})",
+        last(title).map_or_else(
+            || "first time".to_owned(),
+            |s| format!("last time {}", human(s))
+        )
+    ));
+    let began = std::time::Instant::now();
+    let advice = || format!("{title} failed; try: `cargo xtask testbed doctor`");
+    let cluster = ControlPlane::builder().start().await.with_context(advice)?;
+    for fixture in FIXTURES {
+        cluster.apply(fixture).await.with_context(advice)?;
+    }
+    cluster.wait_nodes_ready().await.with_context(advice)?;
+    let seconds = began.elapsed().as_secs_f64();
+    say(&format!(
+        "    Kubernetes at {} with simulated accelerator nodes, ready in {}",
+        cluster.url(),
+        human(seconds)
+    ));
+    remember(title, seconds);
+    Ok(cluster)
+}
+
+/// Waits for the program and passes signals on. Its clean-up needs the cluster, so the cluster waits too.
+async fn attend(child: &mut Child, stop: &mut Stop) -> Result<i32> {
+    let pid = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(rustix::process::Pid::from_raw);
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status?;
+                return Ok(status.code().unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or_default()));
+            }
+            signal = stop.next() => {
+                // Ctrl-C reaches the whole foreground group, so the program has it already; others only came to us.
+                if signal != rustix::process::Signal::INT && let Some(pid) = pid {
+                    let _ = rustix::process::kill_process(pid, signal);
+                }
+                say("==> stopping; the program cleans up first (once more: at once)");
+            }
+        }
+    }
+}
+
+fn interrupted(signal: rustix::process::Signal) -> i32 {
+    128 + signal.as_raw()
+}
+
+/// The signals that end a demo.
+struct Stop {
+    int: Signal,
+    term: Signal,
+    hup: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            int: signal(SignalKind::interrupt())?,
+            term: signal(SignalKind::terminate())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> rustix::process::Signal {
+        tokio::select! {
+            _ = self.int.recv() => rustix::process::Signal::INT,
+            _ = self.term.recv() => rustix::process::Signal::TERM,
+            _ = self.hup.recv() => rustix::process::Signal::HUP,
+        }
+    }
+}
