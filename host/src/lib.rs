@@ -4,11 +4,13 @@
 
 pub mod cluster;
 pub mod event;
+pub mod grant;
 pub mod journal;
 pub mod manifest;
 pub mod model;
 pub mod names;
 pub mod package;
 pub mod recording;
+pub mod redact;
 pub mod run;
 pub mod seal;

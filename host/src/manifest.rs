@@ -10,10 +10,10 @@ mod permissions;
 mod raw;
 pub mod section;
 mod settings;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
-mod values;
+pub(crate) mod values;
 
 pub use parse::{CAPABILITIES, CORE_INTERFACES};
 pub use source::{ManifestError, Problem};

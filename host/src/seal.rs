@@ -35,8 +35,14 @@ pub struct KeyError;
 
 /// The system has no randomness.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot make a run key: {0}")]
+#[error("the system gives no random bytes: {0}")]
 pub struct NoRandomness(String);
+
+impl NoRandomness {
+    pub(crate) fn from_system(error: getrandom::Error) -> NoRandomness {
+        NoRandomness(error.to_string())
+    }
+}
 
 impl RunKey {
     /// A new key.
@@ -45,7 +51,7 @@ impl RunKey {
     /// The operating system gives no random bytes.
     pub fn generate() -> Result<RunKey, NoRandomness> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|e| NoRandomness(e.to_string()))?;
+        getrandom::fill(&mut bytes).map_err(NoRandomness::from_system)?;
         Ok(RunKey(bytes))
     }
 

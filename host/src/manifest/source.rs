@@ -83,7 +83,7 @@ impl fmt::Display for Problem {
 }
 
 /// The text of a manifest and the name of its file.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     text: &'a str,
     origin: &'a str,
     /// Byte offsets of the line ends, so that asking for a line is cheap also in a hostile manifest of many cases.
@@ -91,7 +91,7 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(text: &'a str, origin: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str, origin: &'a str) -> Self {
         let line_ends = text
             .bytes()
             .enumerate()
@@ -106,12 +106,12 @@ impl<'a> Source<'a> {
     }
 
     /// The line that holds a byte, counted from 1.
-    pub(super) fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         1 + self.line_ends.partition_point(|end| *end < offset)
     }
 
     /// A problem at a place.
-    pub(super) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Box<Problem> {
+    pub(crate) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Box<Problem> {
         let before = self.before(span.start);
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         let lead = &self.text[start..before.len()];
@@ -172,7 +172,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// Makes a value of the manifest fit for a message: shortened and escaped.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     shown_up_to(60, text)
 }
 
