@@ -11,15 +11,23 @@ const RESTLESS: [&str; 2] = ["Event", "Lease"];
 /// Every object of every listable resource: `apiVersion/Kind namespace/name` to uid and everything but status and
 /// bookkeeping. Two states of a cluster that nobody touched are equal.
 pub async fn of(client: &kube::Client) -> Result<BTreeMap<String, String>> {
-    let discovery = Discovery::new(client.clone()).run().await.context("discover the API")?;
+    let discovery = Discovery::new(client.clone())
+        .run()
+        .await
+        .context("discover the API")?;
     let mut state = BTreeMap::new();
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {
-            if !capabilities.supports_operation(verbs::LIST) || RESTLESS.contains(&resource.kind.as_str()) {
+            if !capabilities.supports_operation(verbs::LIST)
+                || RESTLESS.contains(&resource.kind.as_str())
+            {
                 continue;
             }
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-            let list = api.list(&ListParams::default()).await.with_context(|| format!("list {}", resource.plural))?;
+            let list = api
+                .list(&ListParams::default())
+                .await
+                .with_context(|| format!("list {}", resource.plural))?;
             for object in list {
                 let name = object.metadata.name.clone().unwrap_or_default();
                 let namespace = object.metadata.namespace.clone().unwrap_or_default();
@@ -33,7 +41,13 @@ pub async fn of(client: &kube::Client) -> Result<BTreeMap<String, String>> {
                         meta.remove("generation");
                     }
                 }
-                state.insert(format!("{}/{} {namespace}/{name}", resource.api_version, resource.kind), format!("{uid} {value}"));
+                state.insert(
+                    format!(
+                        "{}/{} {namespace}/{name}",
+                        resource.api_version, resource.kind
+                    ),
+                    format!("{uid} {value}"),
+                );
             }
         }
     }
@@ -41,12 +55,24 @@ pub async fn of(client: &kube::Client) -> Result<BTreeMap<String, String>> {
 }
 
 /// What differs between two states, one line each; empty when they are equal.
-pub fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
-    let gone = before.keys().filter(|key| !after.contains_key(*key)).map(|key| format!("gone: {key}"));
-    let new = after.keys().filter(|key| !before.contains_key(*key)).map(|key| format!("new: {key}"));
-    let changed = before
-        .iter()
-        .filter_map(|(key, was)| after.get(key).filter(|is| *is != was).map(|is| format!("changed: {key}\n  was {was}\n  is  {is}")));
+pub fn differences(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let gone = before
+        .keys()
+        .filter(|key| !after.contains_key(*key))
+        .map(|key| format!("gone: {key}"));
+    let new = after
+        .keys()
+        .filter(|key| !before.contains_key(*key))
+        .map(|key| format!("new: {key}"));
+    let changed = before.iter().filter_map(|(key, was)| {
+        after
+            .get(key)
+            .filter(|is| *is != was)
+            .map(|is| format!("changed: {key}\n  was {was}\n  is  {is}"))
+    });
     gone.chain(new).chain(changed).collect()
 }
 
@@ -61,7 +87,11 @@ mod tests {
         let after = BTreeMap::from([("b".into(), "2".into()), ("c".into(), "1".into())]);
         let lines = differences(&before, &after);
         assert_eq!(lines.len(), 3);
-        assert!(lines[0].starts_with("gone: a") && lines[1].starts_with("new: c") && lines[2].starts_with("changed: b"));
+        assert!(
+            lines[0].starts_with("gone: a")
+                && lines[1].starts_with("new: c")
+                && lines[2].starts_with("changed: b")
+        );
         assert!(differences(&before, &before).is_empty());
     }
 }
