@@ -23,13 +23,14 @@ impl Guest {
     pub fn attacking(id: &str, attack: &str) -> Guest {
         Guest {
             id: id.into(),
-            reach: "read",
+            reach: "sandbox",
             attack: attack.into(),
             script: "[]".into(),
             lines: String::new(),
             cases: case("lie", "list namespaces") + &case("other", "list namespaces"),
             budget: String::new(),
         }
+        .permit("", &["namespaces"], &["get", "list", "watch"], "cluster")
     }
 
     /// A puppet that makes the calls of a script, see `tests/guests/hostile/src/puppet.rs`.
@@ -40,7 +41,7 @@ impl Guest {
         }
     }
 
-    /// How far it goes; `read` by default.
+    /// How far it goes; `sandbox` by default.
     #[must_use]
     pub fn reach(mut self, reach: &'static str) -> Guest {
         self.reach = reach;
