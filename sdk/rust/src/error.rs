@@ -111,14 +111,15 @@ impl Error {
 
     /// Whether the error is a statement of the platform about what was asked, so that it may prove a `fail`.
     ///
-    /// True for answers of the 4xx range, without those that speak of credentials, load or time (401, 403, 408, 429) and
-    /// without refusals of an admission webhook, which speak of a policy of this cluster; true for answers of a wrong form.
+    /// True for answers of the 4xx range, without those that speak of credentials, load, time or other writers (401, 403, 408,
+    /// 409, 410, 429) and without refusals of an admission webhook, which speak of a policy of this cluster; true for answers
+    /// of a wrong form.
     /// False for everything else: a server in trouble is no server that does not conform.
     pub fn is_about_platform(&self) -> bool {
         match self {
             Error::Answered(answer) => {
                 (400..500).contains(&answer.code)
-                    && !matches!(answer.code, 401 | 403 | 408 | 410 | 429)
+                    && !matches!(answer.code, 401 | 403 | 408 | 409 | 410 | 429)
                     && !answer.message.starts_with("admission webhook ")
             }
             Error::Unexpected(_) => true,
@@ -143,6 +144,7 @@ impl Error {
             Error::Answered(answer) if answer.message.starts_with("admission webhook ") => {
                 Reason::PermissionDenied
             }
+            Error::Answered(answer) if answer.code == 409 => Reason::CompetingWorkload,
             Error::VersionSkew(_) => Reason::VersionSkew,
             _ => Reason::Deadline,
         };
@@ -201,6 +203,7 @@ mod tests {
             answer(503, "ServiceUnavailable", ""),
             answer(429, "TooManyRequests", ""),
             answer(401, "Unauthorized", ""),
+            answer(409, "Conflict", ""),
             answer(403, "Forbidden", ""),
             answer(400, "", "admission webhook \"a.b\" denied the request"),
             Error::NoAnswer("reset".into()),

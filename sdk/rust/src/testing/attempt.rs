@@ -477,7 +477,21 @@ impl Attempt {
 
     pub(crate) fn discover(&mut self) -> Result<String> {
         self.cluster.now += CALL;
-        Ok(self.cluster.discovery().to_string())
+        let seen = self.cluster.discovery().to_string();
+        self.calls.push(Call {
+            case: self.open,
+            verb: "discover".into(),
+            group: String::new(),
+            resource: String::new(),
+            namespace: String::new(),
+            name: String::new(),
+            dry_run: false,
+            live: true,
+            code: 200,
+            sent: String::new(),
+            seen: seen.clone(),
+        });
+        Ok(seen)
     }
 
     pub(crate) fn raw(&mut self, path: &str) -> Result<RawAnswer> {

@@ -85,6 +85,7 @@ pub struct FakeCluster {
     validators: Vec<(String, Validator)>,
     rules: Vec<Rule>,
     raw: BTreeMap<String, (u16, String)>,
+    dropped: Vec<(String, String)>,
     page: usize,
 }
 
@@ -125,6 +126,7 @@ impl FakeCluster {
             validators: Vec::new(),
             rules: Vec::new(),
             raw: BTreeMap::new(),
+            dropped: Vec::new(),
             page: 500,
         };
         for (plural, kind, namespaced) in [
@@ -278,6 +280,13 @@ impl FakeCluster {
     /// Forgets all validators: a broken cluster.
     pub fn bypass_validation(&mut self) -> &mut Self {
         self.validators.clear();
+        self
+    }
+
+    /// Drops the field at a JSON pointer from every object of a resource before anything looks at it, as a server does with
+    /// the fields of a feature gate that is off.
+    pub fn drop_field(&mut self, resource: &str, pointer: &str) -> &mut Self {
+        self.dropped.push((resource.to_owned(), pointer.to_owned()));
         self
     }
 
@@ -455,6 +464,12 @@ impl FakeCluster {
         mut object: Value,
         dry_run: bool,
     ) -> Result<Value, Error> {
+        // The request says where and under which name; a body may leave it out.
+        object["metadata"]["name"] = json!(key.name);
+        if !key.namespace.is_empty() {
+            object["metadata"]["namespace"] = json!(key.namespace);
+        }
+        self.without_dropped(&key, &mut object);
         self.validated(&key, &object)?;
         if self.objects.contains_key(&key) {
             return Err(answer(
@@ -495,6 +510,7 @@ impl FakeCluster {
                 ),
             ));
         }
+        self.without_dropped(key, &mut object);
         self.validated(key, &object)?;
         object["status"] = old["status"].clone();
         if object["status"].is_null()
@@ -597,6 +613,17 @@ impl FakeCluster {
             namespace: text("namespace"),
             name: text("name"),
         })
+    }
+
+    fn without_dropped(&self, key: &Key, object: &mut Value) {
+        for (resource, pointer) in &self.dropped {
+            if *resource == key.resource
+                && let Some((parent, field)) = pointer.rsplit_once('/')
+                && let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut)
+            {
+                parent.remove(field);
+            }
+        }
     }
 
     fn validated(&self, key: &Key, object: &Value) -> Result<(), Error> {

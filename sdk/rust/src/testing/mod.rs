@@ -35,6 +35,7 @@
 
 mod attempt;
 mod cluster;
+pub mod dra;
 mod manifest;
 mod selector;
 #[cfg(test)]

@@ -1,0 +1,420 @@
+//! Steps 4 and 5: where a driver publishes devices, a claim gets the device that its selector describes, a claim that no
+//! device fits gets none, and a device is free again when its pod is gone.
+
+use crate::api::Api;
+use crate::inventory::{self, Choice, Inventory, Key, MOST_SLICES};
+use crate::manifest::{cases, images, settings};
+use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
+use karat_sdk::kube::{Event, Object, Quiet, Watch, wait_for};
+use karat_sdk::wait::Deadline;
+use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, log, run};
+use std::time::Duration;
+
+/// How long nothing must happen to a claim that no device fits. As in the manifest.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// A pod of this check with its claim.
+struct Held {
+    pod: Object,
+    claim: Object,
+}
+
+/// Concludes as many of the optional cases as there is something to look at.
+pub(crate) fn check(api: &Api) -> Result<()> {
+    let mut choice = None;
+    cases::INVENTORY.check("", |case| {
+        let found = inventory::read(api, &run::id())?;
+        let (conclusion, chosen) = describe(case, &found);
+        choice = chosen;
+        Ok(conclusion)
+    })?;
+    let Some(choice) = choice else {
+        return Ok(());
+    };
+    let mut held = None;
+    let passed = cases::ALLOCATED.check("", |case| allocated(api, case, &choice, &mut held))?;
+    let Some(held) = held.filter(|_| passed.is_pass()) else {
+        return Ok(());
+    };
+    cases::UNSATISFIABLE.check("", |case| unsatisfiable(api, case, &choice))?;
+    cases::RELEASED.check("", |case| released(api, case, &held))?;
+    Ok(())
+}
+
+fn describe(case: &Case, found: &Inventory) -> (Conclusion, Option<Choice>) {
+    let free = found.usable().count();
+    case.observe("devices in complete pools", found.devices.len());
+    case.observe(
+        "devices of older generations or incomplete pools",
+        found.stale,
+    );
+    case.observe("devices that a pod could get now", free);
+    let kubelets: Vec<&str> = found.kubelets.iter().map(String::as_str).collect();
+    case.observe("kubelets of usable nodes", kubelets.join(", "));
+    if found.kubelets.contains("v1.34.0") {
+        log::warn(
+            "kubelet 1.34.0 loses idle connections to drivers after 30 minutes; pods with claims may hang in ContainerCreating (kubernetes/kubernetes issue 133920)",
+        );
+    }
+    if found.is_truncated() {
+        let text = format!(
+            "more than {MOST_SLICES} ResourceSlices; allocation is checked on smaller clusters only"
+        );
+        return (
+            Conclusion::unknown(Reason::InsufficientCapacity, text),
+            None,
+        );
+    }
+    if found.devices.is_empty() {
+        let text = "no driver publishes a device in a complete pool; install a DRA driver to have allocation checked";
+        return (Conclusion::unknown(Reason::NoAccelerator, text), None);
+    }
+    if free == 0 {
+        let text =
+            "every published device is taken, tainted or on a node that is not usable; free one";
+        return (
+            Conclusion::unknown(Reason::InsufficientCapacity, text),
+            None,
+        );
+    }
+    let Some(choice) = found.choose(&run::id()) else {
+        let text = "no DeviceClass whose expression this probe understands selects a usable device";
+        return (Conclusion::unknown(Reason::UnknownAccelerator, text), None);
+    };
+    case.observe("class", &choice.class);
+    case.observe("selector", &choice.expression);
+    if let Some(first) = choice.fitting.first() {
+        case.observe("driver", &first.driver);
+        case.observe("pool", &first.pool);
+    }
+    case.observe("devices that the selector fits", choice.fitting.len());
+    (Conclusion::Pass, Some(choice))
+}
+
+fn pods(api: &Api) -> Target {
+    Target::new("v1", "pods").in_namespace(&api.namespace)
+}
+
+/// Creates a template and a pod that asks for one device by it.
+fn ask(api: &Api, prefix: &str, choice: &Choice, expression: &str) -> Result<Object> {
+    let name = run::name(prefix);
+    let spec = ClaimSpec::new(&choice.class).cel(expression);
+    api.sandboxed("resourceclaimtemplates")
+        .create(&claim_template(api.version, &name, &spec))?;
+    let pod = PodBuilder::tool(&name, &run::image(images::PAUSE)?)
+        .claim_template(&name)
+        .tolerate(choice.tolerate.iter().map(String::as_str))
+        .build();
+    pods(api).create(&pod)
+}
+
+fn watch_claims(api: &Api) -> Result<Watch> {
+    api.query("resourceclaims")
+        .in_namespace(&api.namespace)
+        .watch()
+}
+
+fn belongs_to(claim: &Object, pod: &Object) -> bool {
+    claim
+        .items("/metadata/ownerReferences")
+        .iter()
+        .any(|owner| owner["uid"] == pod.uid())
+}
+
+fn is_allocated(claim: &Object) -> bool {
+    claim.at("/status/allocation").is_object()
+}
+
+fn allocated(
+    api: &Api,
+    case: &Case,
+    choice: &Choice,
+    held: &mut Option<Held>,
+) -> Result<Conclusion> {
+    let patience = settings::ALLOCATION_WAIT.get_or(Duration::from_secs(60))?;
+    let mut watch = watch_claims(api)?;
+    let pod = ask(api, "fit", choice, &choice.expression)?;
+    case.observe("pod", pod.uid());
+    let found = watch.until(patience, "the allocation of the claim", |claim| {
+        (belongs_to(claim, &pod) && is_allocated(claim)).then(|| claim.clone())
+    });
+    let claim = match found {
+        Ok(claim) => claim,
+        Err(error) if error.is_deadline() => return not_allocated(api, &pod, choice, patience),
+        Err(error) => return Err(error),
+    };
+    case.observe("claim", claim.uid());
+
+    let results = claim.items("/status/allocation/devices/results");
+    let keys: Vec<Key> = results.iter().map(Key::of_result).collect();
+    let [got] = keys.as_slice() else {
+        return Ok(Conclusion::fail(format!(
+            "one device was asked for, and {} were allocated",
+            keys.len()
+        )));
+    };
+    case.observe("driver", &got.driver);
+    case.observe("pool", &got.pool);
+    case.observe("device", &got.device);
+    if !choice.fitting.contains(got) {
+        return wrong_device(api, got, choice);
+    }
+
+    // The scheduler reserves with the allocation; a controller may do so a moment later.
+    let reserved = |claim: &Object| {
+        let owners = claim.items("/status/reservedFor");
+        owners
+            .iter()
+            .any(|owner| owner["uid"] == pod.uid())
+            .then_some(())
+    };
+    if reserved(&claim).is_none() {
+        match watch.until(patience, "the reservation of the claim", reserved) {
+            Ok(()) => {}
+            Err(error) if error.is_deadline() => {
+                return Ok(Conclusion::fail(
+                    "the claim is allocated and status.reservedFor does not name the pod",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    watch.close();
+    *held = Some(Held { pod, claim });
+    runs(api, case, held.as_ref())
+}
+
+/// Waits until the pod runs.
+fn runs(api: &Api, case: &Case, held: Option<&Held>) -> Result<Conclusion> {
+    let Some(held) = held else {
+        return Ok(Conclusion::unknown(Reason::Deadline, "there is no pod"));
+    };
+    let patience = settings::POD_WAIT.get_or(Duration::from_secs(90))?;
+    let name = held.pod.name();
+    let phase = wait_for(
+        &pods(api).query(),
+        name,
+        patience,
+        "the start of the pod",
+        |pod| {
+            let phase = pod.text("/status/phase");
+            matches!(phase, "Running" | "Succeeded" | "Failed").then(|| pod.clone())
+        },
+    );
+    match phase {
+        Ok(pod) if pod.text("/status/phase") == "Failed" => Ok(Conclusion::fail(format!(
+            "the device was allocated and the pod failed: {} {}",
+            pod.text("/status/reason"),
+            pod.text("/status/message")
+        ))),
+        Ok(pod) => {
+            case.observe("phase", pod.text("/status/phase"));
+            case.observe("node", pod.text("/spec/nodeName"));
+            Ok(Conclusion::Pass)
+        }
+        Err(error) if error.is_deadline() => {
+            let pod = pods(api).query().get(name)?;
+            let waiting = pod
+                .text("/status/containerStatuses/0/state/waiting/reason")
+                .to_owned();
+            let reason = if waiting.contains("Image") {
+                Reason::ImageUnavailable
+            } else {
+                Reason::Deadline
+            };
+            Ok(Conclusion::unknown(
+                reason,
+                format!(
+                    "the device was allocated and the pod is {} {waiting} after {} s",
+                    pod.text("/status/phase"),
+                    patience.as_secs()
+                ),
+            ))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The claim was not allocated in time: a fail only if a scheduler looked at the pod and the device is still free.
+fn not_allocated(
+    api: &Api,
+    pod: &Object,
+    choice: &Choice,
+    patience: Duration,
+) -> Result<Conclusion> {
+    let now = pods(api).query().get(pod.name())?;
+    let Some(scheduled) = now.condition("PodScheduled") else {
+        return Ok(Conclusion::unknown(
+            Reason::Deadline,
+            format!(
+                "no scheduler looked at the pod within {} s",
+                patience.as_secs()
+            ),
+        ));
+    };
+    let message = scheduled.message.to_owned();
+    let again = inventory::read(api, &run::id())?;
+    let free = again
+        .usable()
+        .any(|device| choice.fitting.contains(&device.key));
+    Ok(if free {
+        Conclusion::fail(format!(
+            "a device that fits is free, and the claim was not allocated within {} s: {message}",
+            patience.as_secs()
+        ))
+    } else {
+        Conclusion::unknown(
+            Reason::CompetingWorkload,
+            "the device was free before and is not any more; run again when the cluster is quieter",
+        )
+    })
+}
+
+/// Another device than the selector describes was allocated.
+fn wrong_device(api: &Api, got: &Key, choice: &Choice) -> Result<Conclusion> {
+    let again = inventory::read(api, &run::id())?;
+    // The pool may have been published anew between the inventory and the allocation.
+    let changed = again
+        .choose(&run::id())
+        .is_none_or(|now| now.fitting != choice.fitting);
+    let published = again.has(got);
+    if changed && published {
+        return Ok(Conclusion::unknown(
+            Reason::CompetingWorkload,
+            format!("{got} was allocated, and the pools changed meanwhile; run again"),
+        ));
+    }
+    Ok(Conclusion::fail(if published {
+        format!(
+            "{got} was allocated, which the selector `{}` does not describe",
+            choice.expression
+        )
+    } else {
+        format!("{got} was allocated, which is not in the newest generation of a complete pool")
+    }))
+}
+
+fn unsatisfiable(api: &Api, case: &Case, choice: &Choice) -> Result<Conclusion> {
+    let patience = settings::ALLOCATION_WAIT.get_or(Duration::from_secs(60))?;
+    case.observe("selector", &choice.impossible);
+    let mut watch = watch_claims(api)?;
+    let pod = ask(api, "misfit", choice, &choice.impossible)?;
+    case.observe("pod", pod.uid());
+    // The window begins when a scheduler has said no: before that, nothing happens anyway.
+    let refused = wait_for(
+        &pods(api).query(),
+        pod.name(),
+        patience,
+        "the scheduler's refusal",
+        |pod| {
+            if pod.text("/status/phase") == "Running" {
+                return Some(Err(pod.clone()));
+            }
+            let scheduled = pod.condition("PodScheduled")?;
+            match (scheduled.status, scheduled.reason) {
+                ("False", "Unschedulable") => Some(Ok(scheduled.message.to_owned())),
+                ("True", _) => Some(Err(pod.clone())),
+                _ => None,
+            }
+        },
+    );
+    let conclusion = match refused {
+        Ok(Err(pod)) => Conclusion::fail(format!("no device fits, and {pod} was scheduled")),
+        Err(error) if error.is_deadline() => Conclusion::unknown(
+            Reason::Deadline,
+            format!(
+                "no scheduler looked at the pod within {} s",
+                patience.as_secs()
+            ),
+        ),
+        Err(error) => return Err(error),
+        Ok(Ok(message)) => {
+            case.observe("message", message);
+            let forbidden = |claim: &Object| belongs_to(claim, &pod) && is_allocated(claim);
+            match watch.quiet(QUIET, forbidden)? {
+                Quiet::Held => still_waits(api, &pod)?,
+                Quiet::Broken(claim) => {
+                    Conclusion::fail(format!("no device fits, and {claim} was allocated"))
+                }
+                Quiet::Gap(reason) => Conclusion::unknown(
+                    Reason::Deadline,
+                    format!(
+                        "the watch lost continuity ({reason}), so an allocation may have been missed; run again"
+                    ),
+                ),
+            }
+        }
+    };
+    watch.close();
+    // A pod that waits may make an autoscaler add nodes: it goes at once. The engine removes it anyway if this fails.
+    if let Err(error) = pods(api).delete(pod.name()) {
+        if error.ends_the_probe() {
+            return Err(error);
+        }
+        log::warn(format!("{} could not be deleted: {error}", pod.name()));
+    }
+    Ok(conclusion)
+}
+
+fn still_waits(api: &Api, pod: &Object) -> Result<Conclusion> {
+    let now = pods(api).query().get(pod.name())?;
+    Ok(match now.text("/status/phase") {
+        "Pending" => Conclusion::Pass,
+        phase => Conclusion::fail(format!("no device fits, and the pod is {phase}")),
+    })
+}
+
+fn released(api: &Api, case: &Case, held: &Held) -> Result<Conclusion> {
+    let patience = settings::ALLOCATION_WAIT.get_or(Duration::from_secs(60))?;
+    let mut watch = watch_claims(api)?;
+    pods(api).delete(held.pod.name())?;
+    let deadline = Deadline::after(patience);
+    while let Some(event) = watch.next(deadline)? {
+        let (claim, free) = match &event {
+            Event::Deleted(claim) => (claim, true),
+            Event::Added(claim) | Event::Modified(claim) => (claim, !is_allocated(claim)),
+            // After a gap the end of the claim is not told: what is there follows, and a missing claim is gone.
+            Event::Gap(_) => {
+                if gone(api, held)? {
+                    case.observe("claim", held.claim.uid());
+                    return Ok(Conclusion::Pass);
+                }
+                continue;
+            }
+            Event::Synced => continue,
+        };
+        if claim.uid() == held.claim.uid() && free {
+            case.observe("claim", claim.uid());
+            case.observe(
+                "resource version of its last state",
+                claim.resource_version(),
+            );
+            return Ok(Conclusion::Pass);
+        }
+    }
+    let after = patience.as_secs();
+    Ok(match pods(api).query().get_opt(held.pod.name())? {
+        Some(pod) if pod.text("/metadata/deletionTimestamp").is_empty() => {
+            Conclusion::fail("the pod was deleted, the server confirmed it, and it is still there")
+        }
+        Some(_) => Conclusion::unknown(
+            Reason::Deadline,
+            format!("the pod is still ending after {after} s"),
+        ),
+        None if gone(api, held)? => Conclusion::unknown(
+            Reason::Deadline,
+            format!("the claim is gone, and no watch event said so within {after} s"),
+        ),
+        None => Conclusion::fail(format!(
+            "the pod is gone, and its claim is still allocated after {after} s"
+        )),
+    })
+}
+
+/// Whether the claim is gone or free, asked directly.
+fn gone(api: &Api, held: &Held) -> Result<bool, Error> {
+    let claims = api.sandboxed("resourceclaims").query();
+    Ok(claims
+        .get_opt(held.claim.name())?
+        .is_none_or(|claim| claim.uid() != held.claim.uid() || !is_allocated(&claim)))
+}

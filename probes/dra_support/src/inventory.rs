@@ -1,0 +1,556 @@
+//! Which devices exist, which of them a pod could get now, and how to ask for exactly one of them.
+//!
+//! Only the newest generation of a complete pool counts: slices of older generations stay behind when a driver restarts or a
+//! node goes, and a device that only they know is not there any more. Device names are not visible in CEL, so a device is
+//! asked for by its attributes; where no attribute tells it apart, every device with the same attributes will do.
+
+use crate::api::Api;
+use karat_sdk::{Object, Query, Result, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most slices that are read. A cluster with more has devices enough among them, but a pool can no longer be called complete.
+pub(crate) const MOST_SLICES: usize = 2000;
+/// Taints that no pod of this probe tolerates: they say that the node is not for it, or not well.
+const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
+
+/// Driver, pool and name: the identity of a device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) driver: String,
+    pub(crate) pool: String,
+    pub(crate) device: String,
+}
+
+impl Key {
+    /// From an entry of `status.allocation.devices.results`.
+    pub(crate) fn of_result(result: &Value) -> Self {
+        let text = |field: &str| result[field].as_str().unwrap_or_default().to_owned();
+        Key {
+            driver: text("driver"),
+            pool: text("pool"),
+            device: text("device"),
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.driver, self.pool, self.device)
+    }
+}
+
+/// A device of the newest generation of a complete pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Device {
+    pub(crate) key: Key,
+    attributes: BTreeMap<String, Value>,
+    /// Whether a pod of this probe could get it, apart from whether it is taken.
+    reachable: bool,
+    /// Whether it shares counters or is shared: what is free of it cannot be told from allocations alone.
+    divided: bool,
+}
+
+/// A class through which the devices of a driver are asked for.
+#[derive(Clone, Debug)]
+struct Class {
+    name: String,
+    conditions: Vec<Condition>,
+}
+
+/// One part of a class's expression, as far as this probe understands it.
+#[derive(Clone, Debug)]
+enum Condition {
+    Driver(String),
+    Attribute {
+        domain: String,
+        name: String,
+        value: String,
+    },
+    Other,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) devices: Vec<Device>,
+    /// Devices of slices of older generations, and of incomplete pools.
+    pub(crate) stale: usize,
+    pub(crate) taken: BTreeSet<Key>,
+    pub(crate) kubelets: BTreeSet<String>,
+    taints: BTreeSet<String>,
+    classes: Vec<Class>,
+    truncated: bool,
+}
+
+/// One device to ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(crate) class: String,
+    /// CEL that exactly the `fitting` devices satisfy.
+    pub(crate) expression: String,
+    /// CEL of the same form that no device satisfies.
+    pub(crate) impossible: String,
+    pub(crate) fitting: Vec<Key>,
+    pub(crate) tolerate: Vec<String>,
+}
+
+struct Node {
+    name: String,
+    labels: Value,
+}
+
+/// Reads slices, nodes, claims and classes.
+pub(crate) fn read(api: &Api, ours: &str) -> Result<Inventory> {
+    let mut found = Inventory::default();
+    let mut slices = Vec::new();
+    let mut pages = api.query("resourceslices").keep(&["/spec"]).pages()?;
+    while let Some(page) = pages.next_page()? {
+        let foreign = |slice: &Object| {
+            // Slices of this program, of this run or another one, hold no device.
+            !slice.text("/spec/driver").ends_with(".karat.invalid")
+        };
+        slices.extend(page.into_iter().filter(foreign));
+        if slices.len() > MOST_SLICES {
+            found.truncated = true;
+            break;
+        }
+    }
+    if slices.is_empty() || found.truncated {
+        return Ok(found);
+    }
+
+    let nodes = found.nodes()?;
+    found.pools(api, &slices, &nodes);
+    for claim in api
+        .query("resourceclaims")
+        .keep(&["/status/allocation/devices/results"])
+        .list()?
+    {
+        let results = claim.items("/status/allocation/devices/results");
+        found.taken.extend(results.iter().map(Key::of_result));
+    }
+    for class in api
+        .query("deviceclasses")
+        .keep(&["/spec/selectors"])
+        .list()?
+    {
+        if class.name().ends_with(ours) {
+            continue;
+        }
+        let conditions = class
+            .items("/spec/selectors")
+            .iter()
+            .filter_map(|selector| selector["cel"]["expression"].as_str())
+            .flat_map(|text| text.split("&&").map(Condition::parse).collect::<Vec<_>>())
+            .collect();
+        found.classes.push(Class {
+            name: class.name().to_owned(),
+            conditions,
+        });
+    }
+    Ok(found)
+}
+
+impl Inventory {
+    /// Ready nodes on which a pod of this probe may run.
+    fn nodes(&mut self) -> Result<Vec<Node>> {
+        let listed = Query::new("v1", "nodes")
+            .keep(&[
+                "/metadata/labels",
+                "/spec/taints",
+                "/spec/unschedulable",
+                "/status/conditions/*/type",
+                "/status/conditions/*/status",
+                "/status/nodeInfo/kubeletVersion",
+            ])
+            .list()?;
+        let mut nodes = Vec::new();
+        for node in listed {
+            let ready = node
+                .condition("Ready")
+                .is_some_and(|ready| ready.status == "True");
+            let taints: Vec<&str> = node
+                .items("/spec/taints")
+                .iter()
+                .filter(|taint| taint["effect"] != "PreferNoSchedule")
+                .filter_map(|taint| taint["key"].as_str())
+                .collect();
+            let closed = taints
+                .iter()
+                .any(|key| NOT_TOLERATED.iter().any(|prefix| key.starts_with(prefix)));
+            if !ready || closed || node.at("/spec/unschedulable") == true {
+                continue;
+            }
+            self.taints.extend(taints.into_iter().map(str::to_owned));
+            self.kubelets
+                .insert(node.text("/status/nodeInfo/kubeletVersion").to_owned());
+            nodes.push(Node {
+                name: node.name().to_owned(),
+                labels: node.at("/metadata/labels").clone(),
+            });
+        }
+        Ok(nodes)
+    }
+
+    fn pools(&mut self, api: &Api, slices: &[Object], nodes: &[Node]) {
+        let mut pools: BTreeMap<(&str, &str), Vec<&Object>> = BTreeMap::new();
+        for slice in slices {
+            let key = (slice.text("/spec/driver"), slice.text("/spec/pool/name"));
+            pools.entry(key).or_default().push(slice);
+        }
+        for ((driver, pool), slices) in pools {
+            let generation =
+                |slice: &&Object| slice.at("/spec/pool/generation").as_i64().unwrap_or(0);
+            let newest = slices.iter().map(generation).max().unwrap_or(0);
+            let (current, older): (Vec<&Object>, Vec<&Object>) = slices
+                .into_iter()
+                .partition(|slice| generation(slice) == newest);
+            let complete = current.iter().all(|slice| {
+                slice.at("/spec/pool/resourceSliceCount").as_u64() == Some(current.len() as u64)
+            });
+            let count = |slices: &[&Object]| -> usize {
+                slices
+                    .iter()
+                    .map(|slice| slice.items("/spec/devices").len())
+                    .sum()
+            };
+            self.stale += count(&older);
+            if !complete {
+                self.stale += count(&current);
+                continue;
+            }
+            for slice in current {
+                let shared = reachable(slice.at("/spec"), nodes);
+                for device in slice.items("/spec/devices") {
+                    let body = api.version.device_body(device);
+                    let here = if slice.at("/spec/perDeviceNodeSelection") == true {
+                        reachable(body, nodes)
+                    } else {
+                        shared
+                    };
+                    let tainted = body["taints"]
+                        .as_array()
+                        .is_some_and(|taints| taints.iter().any(|taint| taint["effect"] != "None"));
+                    self.devices.push(Device {
+                        key: Key {
+                            driver: driver.to_owned(),
+                            pool: pool.to_owned(),
+                            device: device["name"].as_str().unwrap_or_default().to_owned(),
+                        },
+                        attributes: attributes(driver, body),
+                        reachable: here && !tainted,
+                        divided: body["consumesCounters"].is_array()
+                            || body["allowMultipleAllocations"] == true,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether this device is in the newest generation of a complete pool.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.devices.iter().any(|device| device.key == *key)
+    }
+
+    /// Whether there were more slices than are read.
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// Devices that a pod could get now.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| {
+            device.reachable && !device.divided && !self.taken.contains(&device.key)
+        })
+    }
+
+    /// A device to ask for: the one that the fewest others resemble, of a class that is understood.
+    pub(crate) fn choose(&self, run: &str) -> Option<Choice> {
+        let mut choices: Vec<Choice> = self
+            .usable()
+            .filter_map(|device| self.ask_for(device, run))
+            .collect();
+        // The sort is stable: among equals the first in the order of driver, pool and slice.
+        choices.sort_by_key(|choice| choice.fitting.len());
+        choices.into_iter().next()
+    }
+
+    fn ask_for(&self, device: &Device, run: &str) -> Option<Choice> {
+        let class = self.class_for(device)?;
+        let driver = &device.key.driver;
+        let of_driver: Vec<&Device> = self
+            .devices
+            .iter()
+            .filter(|other| other.key.driver == *driver && class.fits(other))
+            .collect();
+        let base = format!("device.driver == {}", quoted(driver));
+        let told: Vec<(&String, &Value)> = device
+            .attributes
+            .iter()
+            .filter(|(name, value)| term(name, value).is_some())
+            .collect();
+        let alike = |names: &[(&String, &Value)]| -> Vec<&Device> {
+            of_driver
+                .iter()
+                .copied()
+                .filter(|other| {
+                    names
+                        .iter()
+                        .all(|(name, value)| other.attributes.get(*name) == Some(value))
+                })
+                .collect()
+        };
+        // One attribute that tells it apart, else all of them together.
+        let single = told
+            .iter()
+            .find(|attribute| alike(&[**attribute]).len() == 1);
+        let used = single.map_or_else(|| told.clone(), |attribute| vec![*attribute]);
+        let expression = used
+            .iter()
+            .filter_map(|(name, value)| term(name, value))
+            .fold(base.clone(), |all, term| format!("{all} && {term}"));
+        // The same attribute with a value that no device can have, where its type has one.
+        let strange = used.iter().find_map(|(name, value)| match value {
+            Value::String(_) => term(name, &Value::from(format!("none-{run}"))),
+            Value::Number(_) => term(name, &Value::from(i64::MAX - 1)),
+            _ => None,
+        });
+        let impossible = match strange {
+            Some(term) => format!("{base} && {term}"),
+            None => format!(
+                "device.driver == {}",
+                quoted(&format!("none-{run}.invalid"))
+            ),
+        };
+        Some(Choice {
+            class: class.name.clone(),
+            expression,
+            impossible,
+            fitting: alike(&used)
+                .into_iter()
+                .map(|device| device.key.clone())
+                .collect(),
+            tolerate: self.taints.iter().cloned().collect(),
+        })
+    }
+
+    /// The class of a device: of those that are understood and fit, the one with the driver's name, else the first.
+    fn class_for(&self, device: &Device) -> Option<&Class> {
+        let mut fitting: Vec<&Class> = self
+            .classes
+            .iter()
+            .filter(|class| class.names(&device.key.driver) && class.fits(device))
+            .collect();
+        fitting.sort_by_key(|class| (class.name != device.key.driver, class.name.clone()));
+        fitting.into_iter().next()
+    }
+}
+
+impl Class {
+    /// Whether the class is about this driver.
+    fn names(&self, driver: &str) -> bool {
+        self.conditions
+            .iter()
+            .any(|condition| matches!(condition, Condition::Driver(name) if name == driver))
+    }
+
+    /// Whether the class is understood and lets the device through.
+    fn fits(&self, device: &Device) -> bool {
+        self.conditions.iter().all(|condition| match condition {
+            Condition::Driver(name) => *name == device.key.driver,
+            Condition::Attribute {
+                domain,
+                name,
+                value,
+            } => device
+                .attributes
+                .get(&format!("{domain}/{name}"))
+                .is_some_and(|have| match have {
+                    Value::String(text) => text == value,
+                    Value::Number(number) => number.as_i64() == value.parse().ok(),
+                    Value::Bool(have) => Some(*have) == value.parse().ok(),
+                    _ => false,
+                }),
+            Condition::Other => false,
+        })
+    }
+}
+
+impl Condition {
+    fn parse(text: &str) -> Condition {
+        let unquoted = |text: &str| -> Option<String> {
+            let text = text.trim();
+            ['"', '\''].iter().find_map(|quote| {
+                let inner = text.strip_prefix(*quote)?.strip_suffix(*quote)?;
+                (!inner.contains(['"', '\'', '\\'])).then(|| inner.to_owned())
+            })
+        };
+        let parsed = || {
+            let (left, right) = text.split_once("==")?;
+            if left.trim() == "device.driver" {
+                return Some(Condition::Driver(unquoted(right)?));
+            }
+            let rest = left.trim().strip_prefix("device.attributes[")?;
+            let (domain, name) = rest.split_once("].")?;
+            let value = unquoted(right).or_else(|| {
+                let word = right.trim();
+                (word == "true" || word == "false" || word.parse::<i64>().is_ok())
+                    .then(|| word.to_owned())
+            })?;
+            is_identifier(name).then_some(Condition::Attribute {
+                domain: unquoted(domain)?,
+                name: name.to_owned(),
+                value,
+            })
+        };
+        parsed().unwrap_or(Condition::Other)
+    }
+}
+
+/// The attributes that CEL can compare simply, by qualified name. Versions and lists are left out.
+fn attributes(driver: &str, body: &Value) -> BTreeMap<String, Value> {
+    let Some(attributes) = body["attributes"].as_object() else {
+        return BTreeMap::new();
+    };
+    attributes
+        .iter()
+        .filter_map(|(name, typed)| {
+            let name = if name.contains('/') {
+                name.clone()
+            } else {
+                format!("{driver}/{name}")
+            };
+            let value = ["string", "int", "bool"]
+                .iter()
+                .map(|kind| &typed[*kind])
+                .find(|value| !value.is_null())?;
+            Some((name, value.clone()))
+        })
+        .collect()
+}
+
+/// `"name" in device.attributes["domain"] && device.attributes["domain"].name == value`. The first half keeps devices without the
+/// attribute from ending the evaluation with an error.
+fn term(name: &str, value: &Value) -> Option<String> {
+    let (domain, name) = name.split_once('/')?;
+    if !is_identifier(name) {
+        return None;
+    }
+    let literal = match value {
+        Value::String(text) => quoted(text),
+        Value::Number(_) | Value::Bool(_) => value.to_string(),
+        _ => return None,
+    };
+    let map = format!("device.attributes[{}]", quoted(domain));
+    Some(format!(
+        "{} in {map} && {map}.{name} == {literal}",
+        quoted(name)
+    ))
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// A CEL string. JSON's escapes are CEL's.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Whether `nodeName`, `nodeSelector` or `allNodes` reaches one of the nodes.
+fn reachable(spec: &Value, nodes: &[Node]) -> bool {
+    if spec["allNodes"] == true {
+        return !nodes.is_empty();
+    }
+    if let Some(name) = spec["nodeName"].as_str() {
+        return nodes.iter().any(|node| node.name == name);
+    }
+    let terms = spec["nodeSelector"]["nodeSelectorTerms"].as_array();
+    terms.is_some_and(|terms| {
+        nodes
+            .iter()
+            .any(|node| terms.iter().any(|term| selects(term, node)))
+    })
+}
+
+/// Whether one term of a node selector selects the node. Operators that compare numbers are taken as no.
+fn selects(term: &Value, node: &Node) -> bool {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let fields = list(&term["matchFields"]);
+    let labels = list(&term["matchExpressions"]);
+    if fields.is_empty() && labels.is_empty() {
+        return false;
+    }
+    let holds = |requirement: &Value, value: Option<&str>| {
+        let values = list(&requirement["values"]);
+        let within = value.is_some_and(|value| values.iter().any(|have| have == value));
+        match requirement["operator"].as_str().unwrap_or_default() {
+            "In" => within,
+            "NotIn" => !within,
+            "Exists" => value.is_some(),
+            "DoesNotExist" => value.is_none(),
+            _ => false,
+        }
+    };
+    fields.iter().all(|requirement| {
+        requirement["key"] == "metadata.name" && holds(requirement, Some(&node.name))
+    }) && labels.iter().all(|requirement| {
+        let key = requirement["key"].as_str().unwrap_or_default();
+        holds(requirement, node.labels[key].as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use karat_sdk::json;
+
+    #[test]
+    fn classes_are_read_as_far_as_they_are_simple() {
+        assert!(
+            matches!(Condition::parse(" device.driver == 'gpu.nvidia.com' "), Condition::Driver(name) if name == "gpu.nvidia.com")
+        );
+        assert!(matches!(
+            Condition::parse(r#"device.attributes["gpu.nvidia.com"].type == "gpu""#),
+            Condition::Attribute { name, value, .. } if name == "type" && value == "gpu"
+        ));
+        for other in [
+            "device.driver.startsWith('gpu')",
+            "a || device.driver == 'x'",
+            "true",
+            "!(device.driver == 'x')",
+        ] {
+            assert!(
+                matches!(Condition::parse(other), Condition::Other),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn selectors_reach_nodes() {
+        let node = Node {
+            name: "n1".into(),
+            labels: json!({"zone": "a"}),
+        };
+        let by = |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
+        assert!(selects(&by("zone", "In", json!(["a", "b"])), &node));
+        assert!(!selects(&by("zone", "NotIn", json!(["a"])), &node));
+        assert!(selects(&by("rack", "DoesNotExist", Value::Null), &node));
+        assert!(!selects(&json!({}), &node));
+        assert!(selects(
+            &json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}),
+            &node
+        ));
+        assert!(reachable(&json!({"nodeName": "n1"}), &[node]));
+        assert!(!reachable(&json!({"allNodes": true}), &[]));
+    }
+
+    #[test]
+    fn values_cannot_leave_their_literal() {
+        let term = term("d.example/model", &json!("a\" || true || \"")).unwrap();
+        assert!(term.ends_with(r#".model == "a\" || true || \"""#), "{term}");
+        assert!(super::term("d.example/bad-name", &json!("x")).is_none());
+    }
+}
