@@ -3,11 +3,29 @@
 //! No object here can reach hardware: the driver lies below `.invalid`, which no program can serve, and the slice selects a
 //! node by a name that no node has.
 
-use karat_sdk::build::{ClaimSpec, DraVersion, claim, claim_template};
+use karat_sdk::build::{ClaimSpec, DraVersion, claim, claim_template, from_text};
 use karat_sdk::{Query, Target, Value, json, run};
 
 /// Label that tells the sets of objects of one check apart.
 pub(crate) const SET: &str = "dra-support/set";
+
+const SLICE: &str = r#"{
+    "kind": "ResourceSlice",
+    "metadata": {},
+    "spec": {
+        "pool": {"generation": 1, "resourceSliceCount": 1},
+        "nodeSelector": {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [null]}]}
+        ]},
+        "devices": [null, null]
+    }
+}"#;
+const ATTRIBUTES: &str = r#"{
+    "model": {"string": "none"},
+    "index": {"int": 0},
+    "healthy": {"bool": true},
+    "firmware": {"version": "1.2.3"}
+}"#;
 
 /// The version that is spoken, and the sandbox.
 #[derive(Clone, Debug)]
@@ -29,60 +47,45 @@ impl Api {
         self.cluster(resource).in_namespace(&self.namespace)
     }
 
-    fn labelled(mut object: Value, set: &str) -> Value {
-        object["metadata"]["labels"] = json!({SET: set});
+    fn named(&self, mut object: Value, prefix: &str, set: &str) -> Value {
+        object["apiVersion"] = json!(self.version.api_version());
+        object["metadata"]["name"] = json!(run::name(prefix));
+        object["metadata"]["labels"][SET] = json!(set);
         object
     }
 
     pub(crate) fn device_class(&self, prefix: &str, set: &str) -> Value {
-        let expression = format!("device.driver == \"{}\"", driver());
-        let object = json!({
-            "apiVersion": self.version.api_version(),
-            "kind": "DeviceClass",
-            "metadata": {"name": run::name(prefix)},
-            "spec": {"selectors": [{"cel": {"expression": expression}}]},
-        });
-        Api::labelled(object, set)
+        let mut object = from_text(
+            r#"{"kind": "DeviceClass", "metadata": {}, "spec": {"selectors": [{"cel": {}}]}}"#,
+        );
+        object["spec"]["selectors"][0]["cel"]["expression"] =
+            json!(format!("device.driver == \"{}\"", driver()));
+        self.named(object, prefix, set)
     }
 
     /// Two devices with one attribute of each kind and one capacity, on a node that does not exist.
     pub(crate) fn resource_slice(&self, prefix: &str, set: &str) -> Value {
-        let device = |name: &str, index: i64| {
-            self.version.device(
-                name,
-                &json!({
-                    "model": {"string": "none"},
-                    "index": {"int": index},
-                    "healthy": {"bool": true},
-                    "firmware": {"version": "1.2.3"},
-                }),
-                &json!({"memory": {"value": "1Gi"}}),
-            )
-        };
-        let object = json!({
-            "apiVersion": self.version.api_version(),
-            "kind": "ResourceSlice",
-            "metadata": {"name": run::name(prefix)},
-            "spec": {
-                "driver": driver(),
-                "pool": {"name": run::name(prefix), "generation": 1, "resourceSliceCount": 1},
-                "nodeSelector": {"nodeSelectorTerms": [
-                    {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [run::name("none")]}]},
-                ]},
-                "devices": [device("device-0", 0), device("device-1", 1)],
-            },
-        });
-        Api::labelled(object, set)
+        let mut object = from_text(SLICE);
+        let attributes = from_text(ATTRIBUTES);
+        let capacity = from_text(r#"{"memory": {"value": "1Gi"}}"#);
+        object["spec"]["driver"] = json!(driver());
+        object["spec"]["pool"]["name"] = json!(run::name(prefix));
+        object["spec"]["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0]["values"][0] =
+            json!(run::name("none"));
+        for (at, name) in ["device-0", "device-1"].iter().enumerate() {
+            object["spec"]["devices"][at] = self.version.device(name, &attributes, &capacity);
+        }
+        self.named(object, prefix, set)
     }
 
     pub(crate) fn claim_template(&self, prefix: &str, set: &str) -> Value {
         let object = claim_template(self.version, &run::name(prefix), &unreachable_request());
-        Api::labelled(object, set)
+        self.named(object, prefix, set)
     }
 
     pub(crate) fn claim(&self, prefix: &str, set: &str) -> Value {
         let object = claim(self.version, &run::name(prefix), &unreachable_request());
-        Api::labelled(object, set)
+        self.named(object, prefix, set)
     }
 }
 

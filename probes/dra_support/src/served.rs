@@ -56,7 +56,7 @@ fn look(case: &Case, namespace: &str) -> Result<(Conclusion, Option<DraVersion>)
             Some(found) => missing.extend(
                 subresources
                     .iter()
-                    .filter(|sub| !found.subresources.iter().any(|have| have == *sub))
+                    .filter(|sub| !found.has_subresource(sub))
                     .map(|sub| format!("{name}/{sub}")),
             ),
         }

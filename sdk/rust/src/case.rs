@@ -127,21 +127,27 @@ impl CaseId {
         body: impl FnOnce(&Case) -> Result<Conclusion>,
     ) -> Result<Conclusion> {
         let case = self.open(subject)?;
-        match body(&case) {
-            Ok(conclusion) => {
-                case.conclude(&conclusion)?;
-                Ok(conclusion)
-            }
-            Err(error) if error.ends_the_probe() => {
-                // The conclusion may be refused as well; the first error is the one that tells.
-                let _ = case.conclude(&error.conclusion());
-                Err(error)
-            }
-            Err(error) => {
-                let conclusion = error.conclusion();
-                case.conclude(&conclusion)?;
-                Ok(conclusion)
-            }
+        let result = body(&case);
+        finish(case, result)
+    }
+}
+
+/// Apart from [`CaseId::check`], so that its code exists once and not for every case.
+fn finish(case: Case, result: Result<Conclusion>) -> Result<Conclusion> {
+    match result {
+        Ok(conclusion) => {
+            case.conclude(&conclusion)?;
+            Ok(conclusion)
+        }
+        Err(error) if error.ends_the_probe() => {
+            // The conclusion may be refused as well; the first error is the one that tells.
+            let _ = case.conclude(&error.conclusion());
+            Err(error)
+        }
+        Err(error) => {
+            let conclusion = error.conclusion();
+            case.conclude(&conclusion)?;
+            Ok(conclusion)
         }
     }
 }

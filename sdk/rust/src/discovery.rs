@@ -5,19 +5,20 @@
 
 use crate::error::{Error, Result};
 use crate::host;
-use serde::Deserialize;
+use serde_json::Value;
 use std::cmp::Ordering;
 
 /// The discovery documents of a server, read once.
-#[derive(Clone, Debug, Deserialize)]
+///
+/// Kept as JSON and looked up by hand: derived readers for three small types would be a tenth of a probe's size.
+#[derive(Clone, Debug)]
 pub struct Discovery {
     version: ServerVersion,
-    groups: Vec<Group>,
+    document: Value,
 }
 
 /// The answer of `/version`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerVersion {
     /// Major number, as the server writes it.
     pub major: String,
@@ -38,34 +39,36 @@ impl ServerVersion {
     }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-struct Group {
-    group: String,
-    versions: Vec<Version>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Version {
-    version: String,
-    #[serde(default)]
-    resources: Vec<ServedResource>,
-}
-
 /// One resource that a version serves.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ServedResource {
-    /// Plural name.
-    pub name: String,
-    /// Kind.
-    pub kind: String,
+#[derive(Clone, Copy, Debug)]
+pub struct ServedResource<'a>(&'a Value);
+
+impl ServedResource<'_> {
+    /// Kind of its objects.
+    pub fn kind(&self) -> &str {
+        self.0["kind"].as_str().unwrap_or_default()
+    }
+
     /// Whether its objects live in namespaces.
-    pub namespaced: bool,
-    /// `get`, `list`, …
-    #[serde(default)]
-    pub verbs: Vec<String>,
-    /// `status`, `scale`, `log`, …
-    #[serde(default)]
-    pub subresources: Vec<String>,
+    pub fn is_namespaced(&self) -> bool {
+        self.0["namespaced"] == true
+    }
+
+    /// Whether it has this verb: `list`, `watch`, …
+    pub fn has_verb(&self, verb: &str) -> bool {
+        items(&self.0["verbs"]).iter().any(|have| have == verb)
+    }
+
+    /// Whether it has this subresource: `status`, `scale`, …
+    pub fn has_subresource(&self, name: &str) -> bool {
+        items(&self.0["subresources"])
+            .iter()
+            .any(|have| have == name)
+    }
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 impl Discovery {
@@ -74,7 +77,36 @@ impl Discovery {
     /// # Errors
     /// Those of the server and of the door.
     pub fn read() -> Result<Self> {
-        Ok(serde_json::from_str(&host::discover()?)?)
+        Discovery::parse(serde_json::from_str(&host::discover()?)?)
+    }
+
+    fn parse(document: Value) -> Result<Self> {
+        if !document["groups"].is_array() {
+            return Err(Error::Unexpected(
+                "a discovery document without groups".into(),
+            ));
+        }
+        let text = |field: &str| {
+            document["version"][field]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Ok(Discovery {
+            version: ServerVersion {
+                major: text("major"),
+                minor: text("minor"),
+                git_version: text("gitVersion"),
+            },
+            document,
+        })
+    }
+
+    fn group(&self, group: &str) -> impl Iterator<Item = &Value> {
+        items(&self.document["groups"])
+            .iter()
+            .filter(move |have| have["group"] == group)
+            .flat_map(|have| items(&have["versions"]))
     }
 
     /// The server's version.
@@ -85,11 +117,8 @@ impl Discovery {
     /// The versions of a group, newest first; empty when the group is not served.
     pub fn versions(&self, group: &str) -> Vec<&str> {
         let mut versions: Vec<&str> = self
-            .groups
-            .iter()
-            .filter(|have| have.group == group)
-            .flat_map(|have| &have.versions)
-            .map(|have| have.version.as_str())
+            .group(group)
+            .filter_map(|have| have["version"].as_str())
             .collect();
         versions.sort_by(|a, b| compare(b, a));
         versions
@@ -120,14 +149,12 @@ impl Discovery {
     }
 
     /// What a version serves under this plural name.
-    pub fn resource(&self, group: &str, version: &str, name: &str) -> Option<&ServedResource> {
-        self.groups
-            .iter()
-            .filter(|have| have.group == group)
-            .flat_map(|have| &have.versions)
-            .filter(|have| have.version == version)
-            .flat_map(|have| &have.resources)
-            .find(|have| have.name == name)
+    pub fn resource(&self, group: &str, version: &str, name: &str) -> Option<ServedResource<'_>> {
+        self.group(group)
+            .filter(|have| have["version"] == version)
+            .flat_map(|have| items(&have["resources"]))
+            .find(|have| have["name"] == name)
+            .map(ServedResource)
     }
 }
 
@@ -167,7 +194,7 @@ mod tests {
             .iter()
             .map(|version| json!({"version": version, "preferred": false, "resources": []}))
             .collect();
-        serde_json::from_value(
+        Discovery::parse(
             json!({"version": {"major": "1", "minor": "34+", "gitVersion": "v1.34.1-eks"},
             "groups": [{"group": "g", "versions": versions}]}),
         )

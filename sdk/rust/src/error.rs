@@ -167,7 +167,12 @@ impl fmt::Display for Error {
             Error::Stopping => f.write_str("the run is ending"),
             Error::Malformed(text) => write!(f, "malformed request: {text}"),
             Error::Deadline { what, after } => {
-                write!(f, "{what} did not happen within {} s", after.as_secs_f32())
+                let (seconds, millis) = (after.as_secs(), after.subsec_millis());
+                if seconds > 0 {
+                    write!(f, "{what} did not happen within {seconds} s")
+                } else {
+                    write!(f, "{what} did not happen within {millis} ms")
+                }
             }
             Error::Unexpected(text) => write!(f, "unexpected answer: {text}"),
             Error::VersionSkew(text) => f.write_str(text),

@@ -10,3 +10,11 @@ mod selector;
 pub use claim::{ClaimSpec, DraVersion, claim, claim_template};
 pub use pod::PodBuilder;
 pub use selector::Selector;
+
+/// JSON that is written in a source file. Read at run time, because code that builds it by hand is ten times its size.
+///
+/// # Panics
+/// When the text is no JSON; it never comes from outside.
+pub fn from_text(text: &'static str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}

@@ -2,6 +2,32 @@
 
 use serde_json::{Value, json};
 
+const TOOL: &str = r#"{
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {},
+    "spec": {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": 600,
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"}
+        },
+        "containers": [{
+            "name": "tool",
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]}
+            }
+        }]
+    }
+}"#;
+
 /// A pod that runs one container, once, without any privilege.
 #[derive(Clone, Debug)]
 pub struct PodBuilder {
@@ -11,34 +37,10 @@ pub struct PodBuilder {
 impl PodBuilder {
     /// A tool pod: never restarted, gone after ten minutes, no token, no privileges, 10m CPU and 32Mi.
     pub fn tool(name: &str, image: &str) -> Self {
-        PodBuilder {
-            pod: json!({
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": name},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "activeDeadlineSeconds": 600,
-                    "terminationGracePeriodSeconds": 1,
-                    "automountServiceAccountToken": false,
-                    "enableServiceLinks": false,
-                    "securityContext": {
-                        "runAsNonRoot": true,
-                        "runAsUser": 65532,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "containers": [{
-                        "name": "tool",
-                        "image": image,
-                        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
-                        "securityContext": {
-                            "allowPrivilegeEscalation": false,
-                            "capabilities": {"drop": ["ALL"]},
-                        },
-                    }],
-                },
-            }),
-        }
+        let mut pod = super::from_text(TOOL);
+        pod["metadata"]["name"] = json!(name);
+        pod["spec"]["containers"][0]["image"] = json!(image);
+        PodBuilder { pod }
     }
 
     /// The command, without a shell.
