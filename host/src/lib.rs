@@ -2,10 +2,12 @@
 //! It never prints, reads no environment and knows no home directory; whoever embeds it hands in a cluster, folders and
 //! consents, and listens to [`event::RunEvent`]s.
 
+pub mod catalog;
 pub mod cluster;
 pub mod event;
 pub mod grant;
 pub mod journal;
+pub mod judge;
 pub mod manifest;
 pub mod model;
 pub mod names;

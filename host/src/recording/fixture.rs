@@ -318,11 +318,11 @@ fn has_marker(value: &Value) -> bool {
 fn fold(value: &mut Value) {
     match value {
         Value::String(text) if text.starts_with(['{', '[']) => {
-            if let Ok(inner) = serde_json::from_str::<Value>(text)
-                && inner.to_string() == *text
-                && !has_marker(&inner)
-            {
-                *value = Value::Object([(JSON.to_owned(), inner)].into_iter().collect());
+            if let Ok(inner) = serde_json::from_str::<Value>(text) {
+                let compact = inner.to_string();
+                if compact == *text && !has_marker(&inner) {
+                    *value = Value::Object([(JSON.to_owned(), inner)].into_iter().collect());
+                }
             }
         }
         Value::Object(map) => map.values_mut().for_each(fold),

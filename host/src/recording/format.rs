@@ -46,6 +46,8 @@ pub mod function {
     pub const WATCH_NEXT: &str = "kube-read.watch.next";
     /// Ends a watch; `facts.watch` is its number.
     pub const WATCH_CLOSE: &str = "kube-read.watch.close";
+    /// `{"sources": [numbers of watches], "timeout": milliseconds}`; the reply holds the positions of those that had news.
+    pub const WAIT_ANY: &str = "wait.any";
 }
 
 /// The first line.
