@@ -133,7 +133,7 @@ impl Ledger {
     }
 
     /// Notes an intention. What is already there stays as it is: creating a name twice must not make us forget the first.
-    fn intend(&self, object: &ObjectRef, probe: &str) {
+    pub(crate) fn intend(&self, object: &ObjectRef, probe: &str) {
         let mut inner = self.lock();
         if inner.present.contains_key(&object.key()) {
             return;
@@ -151,7 +151,7 @@ impl Ledger {
         );
     }
 
-    fn created(&self, object: &ObjectRef, uid: &str) {
+    pub(crate) fn created(&self, object: &ObjectRef, uid: &str) {
         let mut inner = self.lock();
         if let Some(entry) = inner.present.get_mut(&object.key()) {
             entry.uid = Some(uid.to_owned());
@@ -159,7 +159,7 @@ impl Ledger {
         }
     }
 
-    fn gone(&self, object: &ObjectRef) {
+    pub(crate) fn gone(&self, object: &ObjectRef) {
         self.lock().present.remove(&object.key());
     }
 

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod event;
 pub mod grant;
+pub mod guard;
 pub mod journal;
 pub mod judge;
 pub mod manifest;
