@@ -83,9 +83,11 @@ pub(crate) fn build_all() -> Result<Built> {
 }
 
 /// Builds the program with the development profile, whose hot dependencies are optimised.
+///
+/// `--workspace` chooses the same features as `cargo test --workspace`; without it the engine would be compiled twice.
 pub(crate) fn build_program() -> Result<PathBuf> {
     step("build the program", "the compiler's message above", || {
-        run(cargo().args(["build", "-p", "karat"]))
+        run(cargo().args(["build", "--workspace", "--bin", "karat"]))
     })?;
     Ok(target().join("debug/karat"))
 }
