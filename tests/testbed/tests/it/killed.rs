@@ -45,6 +45,74 @@ fn kill_9_of_the_owner_leaves_no_process_and_no_file() {
 }
 
 #[test]
+fn a_named_laboratory_is_found_stopped_and_after_kill_9_replaced() {
+    // Tests of other checkouts may run on the same machine at the same time.
+    let name = format!("it-{}", std::process::id());
+    let begin = || {
+        Command::new(env!("CARGO_BIN_EXE_testbed-hold"))
+            .arg(&name)
+            .spawn()
+            .unwrap()
+    };
+    let ready = || {
+        let began = Instant::now();
+        loop {
+            if let Some(lab) = named::status(&name).unwrap() {
+                return lab;
+            }
+            assert!(began.elapsed() < Duration::from_secs(180), "not ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let gone = |lab: &named::Description| {
+        soon("programs are left", || {
+            !lab.programs.iter().any(|(_, pid)| alive(*pid))
+        });
+        soon("files are left", || !lab.state_dir.exists());
+    };
+
+    let mut owner = begin();
+    let lab = ready();
+    assert_eq!(lab.pid, owner.id());
+    let mut second = begin();
+    assert!(
+        !second.wait().unwrap().success(),
+        "the name was given twice"
+    );
+    named::stop(&name).unwrap();
+    assert!(owner.wait().unwrap().success());
+    gone(&lab);
+
+    let mut owner = begin();
+    let lab = ready();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    assert!(named::status(&name).unwrap().is_none());
+    gone(&lab);
+    let mut owner = begin();
+    ready();
+    named::stop(&name).unwrap();
+    owner.wait().unwrap();
+}
+
+#[test]
+fn missing_programs_are_named_with_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_testbed-hold"))
+        .env("PATH", empty.path())
+        .env("KARAT_CACHE_DIR", empty.path())
+        .env_remove("KUBEBUILDER_ASSETS")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("etcd") && text.contains("KUBEBUILDER_ASSETS") && text.contains("Go 1.26"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_name_that_is_not_running_is_said_so() {
     assert!(named::status("never-started").unwrap().is_none());
     assert!(
