@@ -22,7 +22,7 @@ const FIXTURES: [&str; 3] = ["nvidia-nodes.yaml", "amd-nodes.yaml", "intel-nodes
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
-    /// Folder for the run's output [default: karat-runs/demo-<time>]
+    /// Folder for the run's output [default: karat-runs/demo-TIME]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Only this probe; repeatable
