@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!(
             value(&args(&config, Component::Scheduler), "feature-gates").as_deref(),
-            Some("DynamicResourceAllocation=false")
+            Some(DRA_GATES_OFF)
         );
     }
 
