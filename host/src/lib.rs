@@ -16,4 +16,5 @@ pub mod package;
 pub mod recording;
 pub mod redact;
 pub mod run;
+pub mod runfolder;
 pub mod seal;
