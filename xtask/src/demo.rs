@@ -108,6 +108,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
             "                      {karat} run --reach cluster-objects"
         ));
         say("these verdicts are `simulated`: the nodes and drivers of the demo are not real");
+    } else if code >= 128 {
+        say("interrupted; the control plane is gone, and with it everything the run made");
     } else {
         say(&format!(
             "the run ended with exit code {code}; try: the message above, and the logs in {}",
