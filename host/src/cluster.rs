@@ -30,6 +30,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
 const READ_TRIES: u32 = 4;
 /// How often a write is sent at most: again only after a 429, which says that the server did not process it.
 const WRITE_TRIES: u32 = 6;
+/// Where a kubeconfig is searched when none is named, for messages.
+const SEARCHED: &str = "from KUBECONFIG or ~/.kube/config";
 /// Longest `Retry-After` that is honoured, so that a hostile server cannot park a run.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
@@ -281,6 +283,7 @@ impl Default for Pace {
 pub struct Cluster {
     client: kube::Client,
     server: Arc<str>,
+    context: Option<Arc<str>>,
     pace: Pace,
     back_off: Duration,
     sent: Arc<AtomicU64>,
@@ -308,22 +311,28 @@ impl Cluster {
             file: file.to_owned(),
             cause: chain(cause),
         };
-        let mut config = match &options.kubeconfig {
-            Some(path) => {
-                let file = path.display().to_string();
-                let read = Kubeconfig::read_from(path).map_err(|e| wrong(&file, &e))?;
+        let named = options.kubeconfig.is_some() || options.context.is_some();
+        let (file, read) = match &options.kubeconfig {
+            Some(path) => (path.display().to_string(), Kubeconfig::read_from(path)),
+            None => (SEARCHED.to_owned(), Kubeconfig::read()),
+        };
+        let from_file = match read {
+            Ok(read) => {
+                let context = options.context.clone().or(read.current_context.clone());
                 kube::Config::from_custom_kubeconfig(read, &choice)
                     .await
-                    .map_err(|e| wrong(&file, &e))?
+                    .map(|config| (config, context))
             }
-            None => match kube::Config::from_kubeconfig(&choice).await {
-                Ok(config) => config,
-                Err(e) if options.context.is_some() => {
-                    return Err(wrong("from KUBECONFIG or ~/.kube/config", &e));
-                }
-                Err(e) => kube::Config::incluster()
-                    .map_err(|_| wrong("from KUBECONFIG or ~/.kube/config", &e))?,
-            },
+            Err(e) => Err(e),
+        };
+        let (mut config, context) = match from_file {
+            Ok(found) => found,
+            Err(e) if named => return Err(wrong(&file, &e)),
+            // In a pod there is a service account and no file.
+            Err(e) => {
+                let config = kube::Config::incluster().map_err(|_| wrong(&file, &e))?;
+                (config, None)
+            }
         };
         // Retrying is decided here, not by the library: it would repeat writes and hide the number of tries.
         config.default_retry = false;
@@ -339,6 +348,7 @@ impl Cluster {
         Ok(Cluster {
             client,
             server: server.into(),
+            context: context.map(Into::into),
             pace: options.pace.unwrap_or_default(),
             back_off: Duration::from_millis(200),
             sent: Arc::default(),
@@ -351,6 +361,7 @@ impl Cluster {
         Cluster {
             client,
             server: "http://scripted.invalid/".into(),
+            context: None,
             pace: Pace::new(0),
             back_off: Duration::ZERO,
             sent: Arc::default(),
@@ -360,6 +371,11 @@ impl Cluster {
     /// Address of the server, for people.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Name of the kubeconfig's context; none inside a pod.
+    pub fn context(&self) -> Option<&str> {
+        self.context.as_deref()
     }
 
     /// Number of HTTP requests sent so far by this instance and its clones, repeated ones included.

@@ -1,2 +1,13 @@
-//! TBD
-fn main() {}
+//! `karat`: arguments, speech, exit codes. What the program does lies in the engine; what it says lies in [`ui`].
+
+mod args;
+mod commands;
+mod env;
+mod exit;
+mod probes;
+mod settings;
+mod ui;
+
+fn main() -> std::process::ExitCode {
+    commands::start(std::env::args_os()).into()
+}

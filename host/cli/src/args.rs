@@ -1,0 +1,378 @@
+//! What can be typed, as clap types and nothing else: no files are read and nothing is decided here.
+//! Flags, environment and files become one value in [`crate::settings`]; each verb's work is in [`crate::commands`].
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Run the Kubernetes AI Requirements as small sandboxed probes, and keep evidence that anyone can check.
+#[derive(Debug, Parser)]
+#[command(
+    name = "karat",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    after_help = "Exit codes: 0 all selected passed, 1 something failed, 2 could not tell, 3 wrong usage or input,\n\
+                  4 the environment failed, 70 a bug, 130 and 143 after a signal.",
+    after_long_help = "Examples:\n  \
+        karat list                                  what can be run\n  \
+        karat plan --reach cluster-objects          what a run would do, and which RBAC is missing\n  \
+        karat run --reach cluster-objects           run it, after showing the plan and asking\n  \
+        karat explain dra_support --run karat-runs/20260101T120000Z\n  \
+        karat replay karat-runs/20260101T120000Z    compute the verdicts again, without a cluster\n\n\
+        Exit codes: 0 all selected passed, 1 something failed, 2 could not tell, 3 wrong usage or input,\n\
+        4 the environment failed, 70 a bug, 130 and 143 after a signal."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) speech: SpeechArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How much the program says.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Speech")]
+pub(crate) struct SpeechArgs {
+    /// Say nothing but results, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Also show each call of a probe, its log and the chain of causes of warnings
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Write without colours; `NO_COLOR` in the environment does the same
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run probes against a cluster and judge it
+    #[command(after_long_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Show what a run would do, ask for and create, without running anything
+    #[command(after_long_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
+    /// List the probes that can be run
+    List(ListArgs),
+    /// Show what a probe is and asks for: manifest, imports, permissions, digest, size
+    Inspect(InspectArgs),
+    /// Explain a requirement: its claim, its cases, how it could mislead; after a run, why this verdict and what to do
+    #[command(after_long_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
+    /// Remove what an interrupted run left on the cluster
+    #[command(after_long_help = CLEAN_EXAMPLES)]
+    Clean(CleanArgs),
+    /// Compute the verdicts of a finished run again from its recordings, without a cluster
+    Replay(ReplayArgs),
+    /// Print the completion script of a shell
+    #[command(
+        after_long_help = "Example:\n  karat completions bash > /etc/bash_completion.d/karat"
+    )]
+    Completions(CompletionsArgs),
+    /// Write, build and look at probes of your own
+    #[command(subcommand)]
+    Probe(ProbeCommand),
+}
+
+const RUN_EXAMPLES: &str = "Examples:\n  \
+    karat run --reach cluster-objects --probe dra_support\n  \
+    karat run --yes --json --out results > run.json     in a pipeline\n  \
+    karat run --out results --rerun failed              again, only what did not pass\n  \
+    karat run --probes-from my-probe.wasm               a probe of your own\n\n\
+    The final table goes to stdout, or the run record with --json; progress and messages go to stderr.";
+const PLAN_EXAMPLES: &str = "Examples:\n  \
+    karat plan\n  \
+    karat plan --reach cluster-objects --json\n  \
+    karat plan --offline            without asking a cluster";
+const EXPLAIN_EXAMPLES: &str = "Examples:\n  \
+    karat explain dra_support\n  \
+    karat explain dra_support --run karat-runs/20260101T120000Z";
+const CLEAN_EXAMPLES: &str = "Examples:\n  \
+    karat clean karat-runs/20260101T120000Z     by the journal of that run\n  \
+    karat clean --dry-run                       by seals on the cluster: list what would go\n\n\
+    Objects go by uid, and only if the journal or a seal proves that a run of Karat made them.";
+
+/// Which cluster.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ClusterArgs {
+    /// Kubeconfig file [default: KUBECONFIG, then ~/.kube/config, then the service account of the pod]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+/// Where probes come from.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Probes")]
+pub(crate) struct SourceArgs {
+    /// OCI image layout, folder of .wasm files, or one .wasm file, in place of the built-in probes; repeatable
+    #[arg(long, value_name = "PATH")]
+    pub(crate) probes_from: Vec<PathBuf>,
+}
+
+/// Which probes, how far, with what.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Probes")]
+pub(crate) struct SelectionArgs {
+    /// Probe id or requirement id; repeatable [default: all]
+    #[arg(long = "probe", value_name = "ID")]
+    pub(crate) probes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+    /// How far the run may go [default: sandbox]
+    #[arg(long, value_enum, value_name = "REACH")]
+    pub(crate) reach: Option<ReachArg>,
+    /// File that says what probes may do [default: what the plan shows as asked for]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grants: Option<PathBuf>,
+    /// A setting of a probe; repeatable
+    #[arg(long = "set", value_name = "PROBE.KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
+    /// How many probes run at one time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) parallel: Option<u16>,
+}
+
+/// How far a run may go, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReachArg {
+    /// Touches nothing
+    Read,
+    /// Writes only in namespaces of its own
+    Sandbox,
+    /// Also creates labelled cluster-scoped objects and removes them
+    ClusterObjects,
+    /// May also change the number of nodes
+    Disruptive,
+}
+
+/// Which probes of an earlier run are tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RerunArg {
+    /// Those whose last attempt did not pass
+    Failed,
+}
+
+/// Arguments of `karat run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Start without asking; needed where there is no terminal
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Print the run record, and only that, to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Output folder [default: karat-runs/<time>; with --rerun and --resume the newest one there]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Word of a reviewer that enters the run id and so every name the run creates
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) nonce: Option<String>,
+    /// Try probes of an earlier run again; attempts are added, never replaced
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with_all = ["resume", "nonce"])]
+    pub(crate) rerun: Option<RerunArg>,
+    /// Finish an interrupted run: same plan, grants, probes, cluster and server version
+    #[arg(long, conflicts_with = "nonce")]
+    pub(crate) resume: bool,
+}
+
+/// Arguments of `karat plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask no cluster: no permissions are checked and nothing is tried
+    #[arg(long, conflicts_with_all = ["kubeconfig", "context"])]
+    pub(crate) offline: bool,
+}
+
+/// Arguments of `karat list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat inspect` and `karat probe inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Probe id, requirement id, or a component file
+    #[arg(value_name = "PROBE|FILE.wasm")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Probe id or requirement id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Output folder of a run
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+}
+
+/// Arguments of `karat clean`.
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Output folder of the run; without it, everything on the cluster whose seal proves that Karat made it
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// Remove without asking; needed where there is no terminal
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// List what would be removed and remove nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+}
+
+/// Arguments of `karat replay`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Output folder of the run
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run: PathBuf,
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Verbs for authors of probes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProbeCommand {
+    /// Write a new project that builds and runs
+    #[command(
+        after_long_help = "Example:\n  karat probe new --lang python my-probe && karat probe build my-probe"
+    )]
+    New(ProbeNewArgs),
+    /// Build a project, or wrap a module, into a component with its manifest inside
+    #[command(after_long_help = BUILD_EXAMPLES)]
+    Build(ProbeBuildArgs),
+    /// Show what a probe is and asks for; the same as `karat inspect`
+    Inspect(InspectArgs),
+}
+
+const BUILD_EXAMPLES: &str = "Examples:\n  \
+    karat probe build                                   the project in this folder\n  \
+    karat probe build --core target/probe.wasm -o probe.wasm\n  \
+    karat probe build --component app.wasm --manifest probe.toml -o probe.wasm\n\n\
+    Python needs componentize-py, JavaScript needs componentize-qjs: in PATH, in .venv/bin or in node_modules/.bin.";
+
+/// Languages that have a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LangArg {
+    /// Rust
+    Rust,
+    /// Python
+    Python,
+    /// JavaScript
+    Js,
+}
+
+/// Arguments of `karat probe new`.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeNewArgs {
+    /// Language of the project
+    #[arg(long, value_enum)]
+    pub(crate) lang: LangArg,
+    /// Id of the probe [default: the folder's name]
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Folder to make; it must not exist or be empty
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Arguments of `karat probe build`.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeBuildArgs {
+    /// Folder of the project
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// A core module to wrap, in place of building the project
+    #[arg(long, value_name = "FILE", conflicts_with = "component")]
+    pub(crate) core: Option<PathBuf>,
+    /// A component to embed the manifest in, in place of building the project
+    #[arg(long, value_name = "FILE")]
+    pub(crate) component: Option<PathBuf>,
+    /// The manifest [default: probe.toml in the folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Where the component is written [default: <probe id>.wasm in the folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn probes_and_settings_repeat() {
+        let cli = Cli::try_parse_from([
+            "karat", "run", "--probe", "a", "--probe", "b", "--set", "a.x=1", "--set", "a.y=2",
+            "-q",
+        ])
+        .unwrap();
+        assert!(cli.speech.quiet);
+        let Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.selection.probes, ["a", "b"]);
+        assert_eq!(run.selection.settings, ["a.x=1", "a.y=2"]);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            &["karat", "run", "--resume", "--nonce", "x"][..],
+            &["karat", "run", "--resume", "--rerun", "failed"],
+            &["karat", "clean", "--yes", "--dry-run"],
+            &["karat", "run", "--parallel", "0"],
+            &["karat", "plan", "--offline", "--context", "x"],
+            &["karat", "-q", "-v", "list"],
+            &["karat"],
+        ] {
+            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One file per verb. [`start`] parses, dispatches and is the one place where an error becomes lines and an exit code.
+
+mod completions;
+mod explain;
+mod inspect;
+mod list;
+mod plan;
+mod probe;
+
+use crate::args::{Cli, Command, ProbeCommand};
+use crate::env::Environment;
+use crate::exit::Exit;
+use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
+use crate::ui::printer::{Paint, Printer, Verbosity};
+use clap::Parser as _;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+/// What every verb gets.
+pub(crate) struct Context {
+    /// Speech.
+    pub(crate) printer: Printer,
+    /// Environment variables.
+    pub(crate) environment: Environment,
+}
+
+/// Parses the arguments and does what they say.
+pub(crate) fn start(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let environment = Environment::of_process();
+    // One TLS stack: ring, chosen once for everything that speaks TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error, &environment),
+    };
+    let verbosity = match (cli.speech.quiet, cli.speech.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let no_color = cli.speech.no_color || environment.no_color();
+    let printer = Printer::of_process(verbosity, no_color, environment.is_ci());
+    let context = Context {
+        printer: printer.clone(),
+        environment,
+    };
+
+    // A panic is a mistake of ours: one message in our own form, and the code that says so.
+    let said = remember_panics();
+    match catch_unwind(AssertUnwindSafe(|| dispatch(&context, cli.command))) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => report(&printer, &error),
+        Err(_) => {
+            let said = said.lock().ok().and_then(|mut said| said.take());
+            let said = said.unwrap_or_else(|| "no message".to_owned());
+            let error = CommandError::bug(anyhow::anyhow!("internal error: {said}"));
+            report(&printer, &error)
+        }
+    }
+}
+
+fn dispatch(context: &Context, command: Command) -> CommandResult {
+    match command {
+        Command::Plan(args) => plan::execute(context, &args),
+        Command::List(args) => list::execute(context, &args),
+        Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {
+            inspect::execute(context, &args)
+        }
+        Command::Explain(args) => explain::execute(context, &args),
+        Command::Completions(args) => completions::execute(context, &args),
+        Command::Run(_)
+        | Command::Clean(_)
+        | Command::Replay(_)
+        | Command::Probe(ProbeCommand::New(_)) => Err(CommandError::usage(anyhow::anyhow!(
+            "this verb is not in this build yet"
+        ))),
+        Command::Probe(ProbeCommand::Build(args)) => probe::build::execute(context, &args),
+    }
+}
+
+fn report(printer: &Printer, error: &CommandError) -> Exit {
+    for line in error.lines(printer.err_paint()) {
+        printer.always(&line);
+    }
+    error.exit()
+}
+
+/// Help and version are data; everything else that clap says is wrong usage, which has a code of its own with us.
+fn wrong_usage(error: &clap::Error, environment: &Environment) -> Exit {
+    let printer = Printer::of_process(
+        Verbosity::Normal,
+        environment.no_color(),
+        environment.is_ci(),
+    );
+    let styled = error.render();
+    let text = |paint| match paint {
+        Paint::Ansi => styled.ansi().to_string(),
+        Paint::Never => styled.to_string(),
+    };
+    match error.kind() {
+        clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => {
+            printer.data(text(printer.out_paint()).trim_end());
+            Exit::Passed
+        }
+        _ => {
+            printer.always(text(printer.err_paint()).trim_end());
+            Exit::Usage
+        }
+    }
+}
+
+/// Keeps the message of the last panic instead of printing it at once. `RUST_BACKTRACE` still gives the usual output.
+fn remember_panics() -> Arc<Mutex<Option<String>>> {
+    let place = Arc::new(Mutex::new(None));
+    let kept = place.clone();
+    let usual = std::panic::take_hook();
+    let wants_backtrace = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    std::panic::set_hook(Box::new(move |info| {
+        if wants_backtrace {
+            usual(info);
+        }
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        let place = info
+            .location()
+            .map_or(String::new(), |place| format!(" at {place}"));
+        if let Ok(mut kept) = kept.lock() {
+            *kept = Some(format!("{message}{place}"));
+        }
+    }));
+    place
+}
+
+/// A runtime for verbs that talk to a cluster.
+///
+/// # Errors
+/// The system gives no threads.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .environment("cannot start worker threads")
+}

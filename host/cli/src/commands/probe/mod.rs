@@ -1,0 +1,3 @@
+//! Verbs for authors of probes.
+
+pub(crate) mod build;

@@ -1,0 +1,208 @@
+//! Flags, environment and files become one value before work begins. Nothing here talks to a cluster.
+//! A flag wins over a variable, a variable over the default.
+
+use crate::args::{ClusterArgs, ReachArg, SelectionArgs, SourceArgs};
+use crate::env::{self, Environment};
+use crate::probes::{Probe, Probes, built_in};
+use crate::ui::diagnostics::CommandError;
+use anyhow::anyhow;
+use karat_engine::cluster::ConnectOptions;
+use karat_engine::manifest::{Manifest, SettingKind};
+use karat_engine::model::Reach;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Longest value of a setting in bytes.
+const SETTING_MAX: usize = 4096;
+
+/// Probes run one after another unless more are asked for: on a small cluster they would compete.
+const PARALLEL_DEFAULT: usize = 4;
+
+/// What `run` and `plan` share, checked.
+pub(crate) struct Selection {
+    /// All probes of the sources.
+    pub(crate) probes: Probes,
+    /// What the user named; empty means all.
+    pub(crate) wanted: Vec<String>,
+    /// How far the run may go.
+    pub(crate) reach: Reach,
+    /// The grants file.
+    pub(crate) grants: Option<PathBuf>,
+    /// Settings by probe id and key.
+    pub(crate) settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// Probes at one time.
+    pub(crate) parallel: usize,
+}
+
+impl Selection {
+    /// Reads the sources and checks every word against them.
+    ///
+    /// # Errors
+    /// Unreadable sources, unknown probes, settings that no probe has.
+    pub(crate) fn new(
+        args: &SelectionArgs,
+        environment: &Environment,
+    ) -> Result<Selection, CommandError> {
+        let probes = probes(&args.sources, environment)?;
+        for word in &args.probes {
+            probes.find(word)?;
+        }
+        let settings = settings(&args.settings, &probes)?;
+        Ok(Selection {
+            wanted: args.probes.clone(),
+            reach: reach(args.reach),
+            grants: args.grants.clone(),
+            settings,
+            parallel: args.parallel.map_or(PARALLEL_DEFAULT, usize::from),
+            probes,
+        })
+    }
+
+    /// The probes that the user named, or all.
+    pub(crate) fn selected(&self) -> Vec<&Probe> {
+        self.probes
+            .iter()
+            .filter(|probe| {
+                self.wanted.is_empty() || self.wanted.iter().any(|word| probe.answers(word))
+            })
+            .collect()
+    }
+}
+
+/// The reach of a flag.
+pub(crate) fn reach(flag: Option<ReachArg>) -> Reach {
+    match flag {
+        None => Reach::default(),
+        Some(ReachArg::Read) => Reach::Read,
+        Some(ReachArg::Sandbox) => Reach::Sandbox,
+        Some(ReachArg::ClusterObjects) => Reach::ClusterObjects,
+        Some(ReachArg::Disruptive) => Reach::Disruptive,
+    }
+}
+
+/// Probes of the flag, the variable or the program itself.
+///
+/// # Errors
+/// No source at all, or an unreadable one.
+pub(crate) fn probes(args: &SourceArgs, environment: &Environment) -> Result<Probes, CommandError> {
+    if !args.probes_from.is_empty() {
+        return Probes::load(&args.probes_from);
+    }
+    if let Some(value) = environment.get(env::KARAT_PROBES) {
+        let sources: Vec<PathBuf> = std::env::split_paths(&value)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        return Probes::load(&sources)
+            .map_err(|error| error.hint("the source comes from KARAT_PROBES"));
+    }
+    // The real file, so that a symbolic link in ~/bin finds its probes too.
+    let executable = std::env::current_exe()
+        .and_then(|path| path.canonicalize())
+        .map_err(|error| {
+            CommandError::environment(error).doing("cannot find the place of this program")
+        })?;
+    match built_in(&executable) {
+        Some(layout) => Probes::load(&[layout]),
+        None => Err(CommandError::environment(anyhow!(
+            "no built-in probes were found beside {}",
+            executable.display()
+        ))
+        .hint("install Karat with its `probes` folder, run `cargo xtask probes` in a checkout, or give --probes-from")),
+    }
+}
+
+/// How to reach the cluster.
+///
+/// # Errors
+/// A kubeconfig that does not exist.
+pub(crate) fn connect_options(args: &ClusterArgs) -> Result<ConnectOptions, CommandError> {
+    if let Some(file) = &args.kubeconfig
+        && !file.is_file()
+    {
+        return Err(CommandError::usage(anyhow!(
+            "there is no kubeconfig file {}",
+            file.display()
+        )));
+    }
+    Ok(ConnectOptions {
+        kubeconfig: args.kubeconfig.clone(),
+        context: args.context.clone(),
+        ..ConnectOptions::default()
+    })
+}
+
+/// `probe.key=value`, checked against the manifests. A probe id may hold dots, so the longest one that fits is meant.
+fn settings(
+    given: &[String],
+    probes: &Probes,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, CommandError> {
+    let mut all: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for text in given {
+        let (path, value) = text.split_once('=').ok_or_else(|| {
+            CommandError::usage(anyhow!("`--set {text}` has no `=`"))
+                .hint("write --set probe.key=value")
+        })?;
+        let (probe, key) = probes
+            .iter()
+            .filter_map(|probe| {
+                let key = path
+                    .strip_prefix(probe.manifest.id.as_str())?
+                    .strip_prefix('.')?;
+                Some((probe, key))
+            })
+            .max_by_key(|(probe, _)| probe.manifest.id.len())
+            .ok_or_else(|| {
+                CommandError::usage(anyhow!("`--set {text}` names no probe"))
+                    .hint("write --set probe.key=value")
+            })?;
+        check_setting(&probe.manifest, key, value)?;
+        all.entry(probe.manifest.id.clone())
+            .or_default()
+            .insert(key.to_owned(), value.to_owned());
+    }
+    Ok(all)
+}
+
+fn check_setting(manifest: &Manifest, key: &str, value: &str) -> Result<(), CommandError> {
+    let id = &manifest.id;
+    let Some(setting) = manifest.settings.get(key) else {
+        let keys: Vec<&str> = manifest.settings.keys().map(String::as_str).collect();
+        return Err(
+            CommandError::usage(anyhow!("probe {id} has no setting `{key}`")).hint(
+                if keys.is_empty() {
+                    "it has no settings at all".to_owned()
+                } else {
+                    format!("it has: {}", keys.join(", "))
+                },
+            ),
+        );
+    };
+    let wrong = |expected: String| {
+        Err(CommandError::usage(anyhow!(
+            "setting {id}.{key} is `{value}`, expected {expected}"
+        ))
+        .hint(setting.help.clone()))
+    };
+    if value.len() > SETTING_MAX || value.chars().any(char::is_control) {
+        return wrong(format!(
+            "at most {SETTING_MAX} bytes without control characters"
+        ));
+    }
+    match setting.kind.check(value) {
+        Ok(()) => Ok(()),
+        Err(expected) => wrong(expected),
+    }
+}
+
+/// The words of a kind of setting, for people.
+pub(crate) fn kind_of_setting(kind: &SettingKind) -> String {
+    match kind {
+        SettingKind::String => "text".to_owned(),
+        SettingKind::Bool => "`true` or `false`".to_owned(),
+        SettingKind::Integer => "a whole number".to_owned(),
+        SettingKind::Duration => "a duration such as `90s`".to_owned(),
+        SettingKind::Quantity => "a quantity such as `2Gi`".to_owned(),
+        SettingKind::OneOf(words) => format!("one of {}", words.join(", ")),
+        SettingKind::Secret => "the name of a secret".to_owned(),
+    }
+}

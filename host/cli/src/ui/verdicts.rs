@@ -1,0 +1,476 @@
+//! Records as text: the final table, what to do next, one probe explained. Pure functions of a run record and of
+//! manifests; `karat run`, `karat replay` and `karat explain` show the same words for the same record.
+
+use crate::ui::printer::{Paint, Style};
+use crate::ui::table::{Cell, Table};
+use crate::ui::text::{bytes, counted, duration_ms, shown, shown_within, wrap};
+use karat_engine::model::{
+    AttemptRecord, CaseResult, Conclusion, Outcome, ProbeRecord, Reason, Tier, Verdict,
+};
+
+/// Columns of running text.
+const COLUMNS: usize = 100;
+
+/// Most observations of a case that are shown.
+const OBSERVATIONS_MAX: usize = 20;
+
+/// The word for an attempt and its style: the verdict, or how it ended without one.
+pub(crate) fn word(attempt: &AttemptRecord) -> (&'static str, Style) {
+    match (&attempt.outcome, attempt.judgement.verdict) {
+        (Outcome::Concluded | Outcome::ProbeError(_), Some(verdict)) => verdict_word(verdict),
+        (outcome, _) => (outcome.word(), Style::Unsure),
+    }
+}
+
+/// The word for a verdict and its style.
+pub(crate) fn verdict_word(verdict: Verdict) -> (&'static str, Style) {
+    match verdict {
+        Verdict::Pass => ("pass", Style::Good),
+        Verdict::Fail => ("fail", Style::Bad),
+        Verdict::NotApplicable => ("not-applicable", Style::Good),
+        Verdict::Unknown => ("unknown", Style::Unsure),
+    }
+}
+
+/// One row for each probe: what it says about the platform, on what evidence, and what it cost.
+pub(crate) fn table<'a>(probes: impl IntoIterator<Item = &'a ProbeRecord>) -> Table {
+    let mut table = Table::with_heading(&[
+        "probe", "verdict", "tier", "reason", "time", "calls", "memory", "attempt",
+    ]);
+    for probe in probes {
+        let Some(attempt) = probe.attempts.last() else {
+            table.row([
+                shown_within(&probe.probe, 60).into(),
+                Cell::styled("not started", Style::Unsure),
+            ]);
+            continue;
+        };
+        let (word, style) = word(attempt);
+        let started = attempt.recording.is_some();
+        let number = |text: String| if started { text } else { String::new() };
+        table.row([
+            Cell::styled(shown_within(&probe.probe, 60), Style::Strong),
+            Cell::styled(word, style),
+            number(tier(attempt)).into(),
+            attempt
+                .judgement
+                .reason
+                .map_or(String::new(), |reason| reason.to_string())
+                .into(),
+            number(duration_ms(attempt.usage.wall_ms)).into(),
+            number(attempt.usage.calls.to_string()).into(),
+            number(bytes(attempt.usage.peak_memory_bytes)).into(),
+            // The first attempt of one needs no number.
+            if probe.attempts.len() > 1 {
+                format!("{} of {}", attempt.attempt, probe.attempts.len())
+            } else {
+                String::new()
+            }
+            .into(),
+        ]);
+    }
+    table
+}
+
+fn tier(attempt: &AttemptRecord) -> String {
+    match attempt.judgement.verdict {
+        Some(_) => attempt.judgement.tier.to_string(),
+        None => String::new(),
+    }
+}
+
+/// One line for the whole run: `2 probes: 1 pass, 1 fail`.
+pub(crate) fn summary<'a>(probes: impl IntoIterator<Item = &'a ProbeRecord>) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    let mut all = 0;
+    for probe in probes {
+        all += 1;
+        let word = probe
+            .attempts
+            .last()
+            .map_or("not started", |attempt| word(attempt).0);
+        match counts.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((word, 1)),
+        }
+    }
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(word, count)| format!("{count} {word}"))
+        .collect();
+    if parts.is_empty() {
+        return "no probe was run".to_owned();
+    }
+    format!("{}: {}", counted(all, "probe"), parts.join(", "))
+}
+
+/// For every probe that did not pass: what happened and what to do.
+pub(crate) fn next_steps<'a>(
+    probes: impl IntoIterator<Item = &'a ProbeRecord>,
+    paint: Paint,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for probe in probes {
+        let Some(attempt) = probe.attempts.last() else {
+            continue;
+        };
+        if attempt.outcome == Outcome::Concluded
+            && matches!(
+                attempt.judgement.verdict,
+                Some(Verdict::Pass | Verdict::NotApplicable)
+            )
+        {
+            continue;
+        }
+        let (word, style) = word(attempt);
+        let id = shown_within(&probe.probe, 60);
+        lines.push(format!(
+            "{}  {}",
+            paint.paint(Style::Strong, &id),
+            paint.paint(style, word)
+        ));
+        lines.extend(why(attempt).into_iter().map(|line| format!("  {line}")));
+        if let Some(todo) = what_to_do(attempt) {
+            push_wrapped(&mut lines, "  to do: ", &todo);
+        }
+        push_wrapped(
+            &mut lines,
+            "  more:  ",
+            &format!("karat explain {id} --run <output folder>"),
+        );
+    }
+    lines
+}
+
+/// Why an attempt ended as it did: the explanation, and the required cases that decided.
+fn why(attempt: &AttemptRecord) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(detail) = attempt.outcome.detail() {
+        push_wrapped(&mut lines, "", &shown(detail));
+    }
+    let said = &attempt.judgement.explanation;
+    if !said.is_empty() {
+        push_wrapped(&mut lines, "", &shown(said));
+    }
+    for case in &attempt.judgement.cases {
+        if case.required && !matches!(case.verdict, Verdict::Pass | Verdict::NotApplicable) {
+            let reason = case
+                .reason
+                .map_or(String::new(), |reason| format!(" ({reason})"));
+            let explanation = if case.explanation.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", shown(&case.explanation))
+            };
+            let text = format!(
+                "{} {}{reason}{explanation}",
+                shown(&case.case.to_string()),
+                verdict_word(case.verdict).0
+            );
+            push_wrapped(&mut lines, "case ", &text);
+        }
+    }
+    lines
+}
+
+/// What the user can do about an attempt that did not pass.
+pub(crate) fn what_to_do(attempt: &AttemptRecord) -> Option<String> {
+    let of_reason = |reason: Reason| reason.meaning().1.to_owned();
+    match &attempt.outcome {
+        Outcome::Denied(_) => {
+            Some("grant what is named above in the grants file, or apply the RBAC that `karat plan` prints".to_owned())
+        }
+        Outcome::OverBudget(_) => Some(
+            "look at what was slow; if the platform is healthy, report this to the probe's author".to_owned(),
+        ),
+        Outcome::Trapped(_) => {
+            Some("this is a mistake of the probe, not of the platform; report it to its author".to_owned())
+        }
+        Outcome::Untrusted(_) => Some("use a probe from a source that you trust".to_owned()),
+        Outcome::Interrupted => Some(of_reason(Reason::Interrupted)),
+        Outcome::Skipped(_) => None,
+        Outcome::ProbeError(_) | Outcome::Concluded => match (attempt.judgement.reason, attempt.judgement.verdict) {
+            (Some(reason), _) => Some(of_reason(reason)),
+            (None, Some(Verdict::Fail)) => {
+                Some("the platform contradicts the claim; mend what the case names and run again".to_owned())
+            }
+            _ => None,
+        },
+    }
+}
+
+/// One probe of a run in full.
+pub(crate) fn explained(probe: &ProbeRecord, paint: Paint) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Some(attempt) = probe.attempts.last() else {
+        return vec!["it was not started in this run".to_owned()];
+    };
+    let (word, style) = word(attempt);
+    let which = if probe.attempts.len() > 1 {
+        format!(
+            ", attempt {} of {}, which counts",
+            attempt.attempt,
+            probe.attempts.len()
+        )
+    } else {
+        String::new()
+    };
+    lines.push(format!("verdict  {}{which}", paint.paint(style, word)));
+    if attempt.judgement.verdict.is_some() {
+        let because: Vec<String> = attempt
+            .judgement
+            .tier_because
+            .iter()
+            .map(|text| shown(text))
+            .collect();
+        let because = if because.is_empty() {
+            String::new()
+        } else {
+            format!(", because of {}", because.join(", "))
+        };
+        push_wrapped(
+            &mut lines,
+            "tier     ",
+            &format!("{}{because}", attempt.judgement.tier),
+        );
+        if attempt.judgement.tier == Tier::Simulated {
+            lines.push("         a simulated pass is never written into a submission".to_owned());
+        }
+    }
+    if let Some(reason) = attempt.judgement.reason {
+        push_wrapped(
+            &mut lines,
+            "reason   ",
+            &format!("{reason}: {}", reason.meaning().0),
+        );
+    }
+    for (label, text) in [
+        ("ended    ", attempt.outcome.detail().unwrap_or_default()),
+        ("why      ", attempt.judgement.explanation.as_str()),
+    ] {
+        if !text.is_empty() {
+            push_wrapped(&mut lines, label, &shown(text));
+        }
+    }
+    if let Some(todo) = what_to_do(attempt) {
+        push_wrapped(&mut lines, "to do    ", &todo);
+    }
+    for object in &attempt.left_behind {
+        push_wrapped(&mut lines, "left     ", &shown(object));
+    }
+    for case in &attempt.judgement.cases {
+        lines.push(String::new());
+        case_lines(&mut lines, case, paint);
+    }
+    if let Some(recording) = &attempt.recording {
+        lines.push(String::new());
+        lines.push(format!(
+            "The calls are in {}, rules {}.",
+            shown(recording),
+            shown(&attempt.judgement.rules)
+        ));
+    }
+    lines
+}
+
+fn case_lines(lines: &mut Vec<String>, case: &CaseResult, paint: Paint) {
+    let (word, style) = verdict_word(case.verdict);
+    let optional = if case.required {
+        ""
+    } else {
+        ", not part of the verdict"
+    };
+    let name = paint.paint(Style::Strong, &shown(&case.case.to_string()));
+    lines.push(format!(
+        "case {name}  {}{optional}",
+        paint.paint(style, word)
+    ));
+    if let Some(said) = differs(case) {
+        push_wrapped(lines, "  the probe said ", &said);
+    }
+    if let Some(reason) = case.reason {
+        push_wrapped(
+            lines,
+            "  reason  ",
+            &format!("{reason}: {}", reason.meaning().0),
+        );
+    }
+    if !case.explanation.is_empty() {
+        push_wrapped(lines, "  why     ", &shown(&case.explanation));
+    }
+    for observation in case.observations.iter().take(OBSERVATIONS_MAX) {
+        let source = if observation.from_answer {
+            ""
+        } else {
+            "  (computed by the probe)"
+        };
+        let text = format!(
+            "{} = {}{source}",
+            shown_within(&observation.name, 80),
+            shown(&observation.value)
+        );
+        push_wrapped(lines, "  seen    ", &text);
+    }
+    if case.observations.len() > OBSERVATIONS_MAX {
+        lines.push(format!(
+            "  seen    … ({} more)",
+            case.observations.len() - OBSERVATIONS_MAX
+        ));
+    }
+    if !case.calls.is_empty() {
+        push_wrapped(lines, "  calls   ", &ranges(&case.calls));
+    }
+}
+
+/// What the probe said, where the engine says something else.
+fn differs(case: &CaseResult) -> Option<String> {
+    let said = case.concluded.as_ref()?;
+    let (word, detail) = conclusion(said);
+    let same = matches!(
+        (said, case.verdict),
+        (Conclusion::Pass, Verdict::Pass)
+            | (Conclusion::Fail, Verdict::Fail)
+            | (Conclusion::Unknown(_), Verdict::Unknown)
+            | (Conclusion::NotApplicable(_), Verdict::NotApplicable)
+    );
+    (!same).then(|| {
+        if detail.is_empty() {
+            word.to_owned()
+        } else {
+            format!("{word}: {}", shown(detail))
+        }
+    })
+}
+
+/// A conclusion's word and its explanation.
+fn conclusion(conclusion: &Conclusion) -> (&'static str, &str) {
+    match conclusion {
+        Conclusion::Pass => ("pass", ""),
+        Conclusion::Fail => ("fail", ""),
+        Conclusion::Unknown(text) => ("unknown", text),
+        Conclusion::NotApplicable(text) => ("not-applicable", text),
+        Conclusion::Other(text) => ("a word of a later contract", text),
+    }
+}
+
+/// `1-3, 7`.
+fn ranges(numbers: &[u64]) -> String {
+    let mut out: Vec<String> = Vec::new();
+    let mut rest = numbers.iter().copied().peekable();
+    while let Some(first) = rest.next() {
+        let mut last = first;
+        while let Some(next) = rest.next_if(|next| Some(*next) == last.checked_add(1)) {
+            last = next;
+        }
+        out.push(if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        });
+    }
+    out.join(", ")
+}
+
+/// Adds text behind a label; further lines stand under the first word.
+pub(crate) fn push_wrapped(lines: &mut Vec<String>, label: &str, text: &str) {
+    let indent = " ".repeat(label.len());
+    for (number, piece) in wrap(text, COLUMNS - label.len().min(40))
+        .into_iter()
+        .enumerate()
+    {
+        lines.push(format!(
+            "{}{piece}",
+            if number == 0 { label } else { &indent }
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::samples::{HOSTILE, probe_record};
+
+    fn all() -> Vec<ProbeRecord> {
+        vec![
+            probe_record("dra-support", Some(Verdict::Pass), Outcome::Concluded),
+            probe_record("gang", Some(Verdict::Unknown), Outcome::Concluded),
+            probe_record("metrics", Some(Verdict::Fail), Outcome::Concluded),
+            probe_record(
+                "greedy",
+                None,
+                Outcome::OverBudget("wall time of 5 min".into()),
+            ),
+            probe_record(
+                "broken",
+                None,
+                Outcome::Trapped("call stack exhausted".into()),
+            ),
+            probe_record(
+                "refused",
+                None,
+                Outcome::Denied("line 4 of grants.toml would grant it".into()),
+            ),
+        ]
+    }
+
+    #[test]
+    fn the_final_table() {
+        let mut probes = all();
+        probes[5].attempts[0].recording = None;
+        let mut again = probes[1].attempts[0].clone();
+        again.attempt = 2;
+        probes[1].attempts.push(again);
+        insta::assert_snapshot!(table(&probes).lines(Paint::Never).join("\n"));
+        assert_eq!(
+            summary(&probes),
+            "6 probes: 1 pass, 1 unknown, 1 fail, 1 over-budget, 1 trapped, 1 denied"
+        );
+    }
+
+    #[test]
+    fn what_to_do_next() {
+        insta::assert_snapshot!(next_steps(&all(), Paint::Never).join("\n"));
+    }
+
+    #[test]
+    fn a_probe_explained() {
+        insta::assert_snapshot!(explained(&all()[1], Paint::Never).join("\n"));
+    }
+
+    #[test]
+    fn hostile_text_stays_on_its_line() {
+        let mut probe = probe_record(HOSTILE, Some(Verdict::Unknown), Outcome::Concluded);
+        let attempt = &mut probe.attempts[0];
+        attempt.judgement.explanation = HOSTILE.to_owned();
+        attempt.judgement.tier_because = vec![HOSTILE.to_owned()];
+        attempt.left_behind = vec![HOSTILE.to_owned()];
+        let case = &mut attempt.judgement.cases[1];
+        case.case.id = HOSTILE.to_owned();
+        case.case.subject = HOSTILE.to_owned();
+        case.explanation = HOSTILE.to_owned();
+        case.observations[0].name = HOSTILE.to_owned();
+        case.observations[0].value = HOSTILE.to_owned();
+        case.concluded = Some(Conclusion::Other(HOSTILE.to_owned()));
+        let mut lines = explained(&probe, Paint::Never);
+        lines.extend(next_steps([&probe], Paint::Never));
+        lines.extend(table([&probe]).lines(Paint::Never));
+        for line in &lines {
+            assert!(
+                !line
+                    .chars()
+                    .any(|c| c.is_control() || c == '\u{202e}' || c == '\u{200b}'),
+                "{line:?}"
+            );
+            assert!(!line.trim_start().starts_with("::error"), "{line:?}");
+            assert!(!line.contains("##vso["), "{line:?}");
+        }
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn calls_are_ranges() {
+        assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), "1-3, 7, 9-10");
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[u64::MAX]), u64::MAX.to_string());
+    }
+}
