@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Only the owner may enter it, because of the journal. Nothing that stands in `run.json` is used as a path before
-//! [`RunFolder::recording`] has looked at it: the file may come from a stranger. Recordings themselves are read and checked
-//! in [`crate::recording`].
+//! [`recording`] has looked at it: the file may come from a stranger. Recordings themselves are read and checked
+//! in [`mod@crate::recording`].
 
 mod head;
 #[cfg(test)]

@@ -42,7 +42,13 @@ impl<'a> Texts<'a> {
                 }
                 Some(match self.evidence.replies.reply(entry)? {
                     Ok(Seen::Text(text)) | Ok(Seen::Event { text, .. }) => vec![text],
-                    Ok(Seen::Page { objects, .. }) => objects,
+                    Ok(Seen::Page {
+                        mut objects,
+                        position,
+                    }) => {
+                        objects.push(position);
+                        objects
+                    }
                     Ok(Seen::Number(number)) => vec![number.to_string()],
                     Ok(Seen::Raw { code, body, .. }) => vec![code.to_string(), body],
                     Err(Failure::Answered {

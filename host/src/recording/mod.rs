@@ -2,7 +2,7 @@
 //!
 //! Written by [`recorder`] while the attempt runs, read back and checked by [`reader`], answered from by [`player`]: strict
 //! replay (the n-th call is the n-th entry) or as a fixture for authors' tests (by request). [`fixture`] is the same
-//! conversation as one plain text file, for review. The format itself is in [`format`].
+//! conversation as one plain text file, for review. The format itself is in [`mod@format`].
 //!
 //! A reader treats a recording as hostile: limits first, then structure, then hashes, and no name from outside ever
 //! becomes a path unless it is a digest. What no hash can show is where the answers came from.
