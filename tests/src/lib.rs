@@ -2,4 +2,5 @@
 //! made for one test. The tests themselves are one binary, `tests/all`.
 
 pub mod guests;
+pub mod program;
 pub mod state;

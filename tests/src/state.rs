@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 /// Kinds that change by themselves on an idle cluster: heartbeats and notes about the past.
 const RESTLESS: [&str; 2] = ["Event", "Lease"];
 
+/// Object to uid and content.
+pub type State = BTreeMap<String, String>;
+
 /// Every object of every listable resource: `apiVersion/Kind namespace/name` to uid and everything but status and
 /// bookkeeping. Two states of a cluster that nobody touched are equal.
-pub async fn of(client: &kube::Client) -> Result<BTreeMap<String, String>> {
+pub async fn of(client: &kube::Client) -> Result<State> {
     let discovery = Discovery::new(client.clone())
         .run()
         .await

@@ -1,0 +1,3 @@
+//! The tests of the whole system, one binary: they share one control plane where they can.
+
+mod kill;
