@@ -9,6 +9,10 @@ use std::path::PathBuf;
 /// If it was not built.
 pub fn karat() -> Result<PathBuf> {
     let path = crate::guests::target_dir().join("debug/karat");
-    ensure!(path.is_file(), "{} is missing; build it with `cargo build -p karat`", path.display());
+    ensure!(
+        path.is_file(),
+        "{} is missing; build it with `cargo build -p karat`",
+        path.display()
+    );
     Ok(path)
 }

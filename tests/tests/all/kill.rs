@@ -23,7 +23,9 @@ async fn nothing_is_left_after_a_kill_at_any_moment() -> Result<()> {
 
     // A run that nobody kills shows how long there is something to kill, and that it cleans up by itself.
     let started = Instant::now();
-    let status = run(&kubeconfig, &folder.path().join("whole")).status().await?;
+    let status = run(&kubeconfig, &folder.path().join("whole"))
+        .status()
+        .await?;
     let whole = started.elapsed();
     ensure!(status.success(), "the undisturbed run ended with {status}");
     same(&before, &state::of(&client).await?, "an undisturbed run")?;
@@ -44,10 +46,18 @@ async fn nothing_is_left_after_a_kill_at_any_moment() -> Result<()> {
         if journal {
             clean.arg(&out);
         }
-        let output = clean.args(["--yes", "--kubeconfig"]).arg(&kubeconfig).output().await?;
+        let output = clean
+            .args(["--yes", "--kubeconfig"])
+            .arg(&kubeconfig)
+            .output()
+            .await?;
         let what = format!(
             "kill {round} after {after:?}, clean {}: {}{}",
-            if journal { "with the journal" } else { "by the seals" },
+            if journal {
+                "with the journal"
+            } else {
+                "by the seals"
+            },
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
         );
@@ -60,7 +70,15 @@ async fn nothing_is_left_after_a_kill_at_any_moment() -> Result<()> {
 fn run(kubeconfig: &Path, out: &Path) -> Command {
     let mut command = Command::new(program::karat().unwrap_or_default());
     command
-        .args(["run", "--probe", "dra_support", "--reach", "cluster-objects", "--yes", "--kubeconfig"])
+        .args([
+            "run",
+            "--probe",
+            "dra_support",
+            "--reach",
+            "cluster-objects",
+            "--yes",
+            "--kubeconfig",
+        ])
         .arg(kubeconfig)
         .arg("--out")
         .arg(out)
@@ -79,6 +97,8 @@ fn same(before: &state::State, after: &state::State, what: &str) -> Result<()> {
 /// A random moment within the run.
 fn moment(whole: Duration) -> Result<Duration> {
     let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("{error}")).context("random bytes")?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .context("random bytes")?;
     Ok(whole.mul_f64(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)))
 }

@@ -1,3 +1,4 @@
 //! The tests of the whole system, one binary: they share one control plane where they can.
 
 mod kill;
+mod layers;
