@@ -6,6 +6,7 @@
 //! leaves and is dropped; any other damage is an error that names the line, because a journal that skips lines would
 //! leave objects behind in silence. [`Ledger`] is the same knowledge in memory, for the door and the guards.
 
+use crate::cluster::encode;
 use crate::seal::RunKey;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +57,7 @@ impl fmt::Display for ObjectRef {
 impl ObjectRef {
     /// The path of the object in the resource API.
     pub fn path(&self) -> String {
-        format!("{}/{}", self.collection_path(), self.name)
+        format!("{}/{}", self.collection_path(), encode(&self.name))
     }
 
     /// The path of the collection that the object belongs to.
@@ -69,7 +70,11 @@ impl ObjectRef {
         if self.namespace.is_empty() {
             format!("{root}/{}", self.resource)
         } else {
-            format!("{root}/namespaces/{}/{}", self.namespace, self.resource)
+            format!(
+                "{root}/namespaces/{}/{}",
+                encode(&self.namespace),
+                self.resource
+            )
         }
     }
 

@@ -3,6 +3,7 @@
 //! consents, and listens to [`event::RunEvent`]s.
 
 pub mod catalog;
+pub mod clean;
 pub mod cluster;
 pub mod event;
 pub mod grant;
@@ -17,4 +18,5 @@ pub mod recording;
 pub mod redact;
 pub mod run;
 pub mod runfolder;
+pub mod sandbox;
 pub mod seal;

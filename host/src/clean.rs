@@ -1,0 +1,580 @@
+//! Removes what a run left that died before it could: from its journal, or, on another machine, from the seals alone.
+//!
+//! [`plan_clean`] only looks and lists; [`execute`] removes what the plan lists, by uid. Without the journal nothing is
+//! believed because of a label: the key comes from the run's home namespace, which must itself be sealed with it, and an
+//! object counts only if its seal verifies for exactly its resource, namespace and name, and its name has the form that
+//! only this run gives. Everything else with our label is listed as left alone, with the reason.
+//!
+//! A run that is still going is not recognised yet; whoever asks sees when the run began and until when it may last.
+
+use crate::cluster::{ApiError, Cluster, encode};
+use crate::journal::{self, Journal, JournalError, ObjectRef};
+use crate::names::{ANNOTATION_EXPIRES, LABEL_RUN, home_namespace};
+use crate::sandbox::remove::{self, Left, Options, Removed, Target};
+use crate::sandbox::{KEY_SECRET, KEY_SECRET_TYPE, namespace_ref};
+use crate::seal::{self, RunKey};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// From what to clean.
+#[derive(Clone, Debug)]
+pub enum CleanSource {
+    /// The journal of one run.
+    Journal(PathBuf),
+    /// The seals in the cluster.
+    Seals(SealFilter),
+}
+
+/// Which runs to clean from seals. All conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SealFilter {
+    /// Only this run.
+    pub run: Option<String>,
+    /// Only runs whose time is up.
+    pub expired: bool,
+    /// Only runs whose home namespace is older than this.
+    pub older_than: Option<SignedDuration>,
+}
+
+/// Why nothing can be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal is of another cluster.
+    #[error(
+        "journal {}: it is of the cluster at {server}, and this is another one; choose the right context", path.display()
+    )]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Address in the journal.
+        server: String,
+    },
+    /// The API server said no, or nothing.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was being done.
+        what: &'static str,
+        /// What came back.
+        source: ApiError,
+    },
+}
+
+/// What would be removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CleanPlan {
+    /// One entry for each run, sorted by run id.
+    pub runs: Vec<RunPlan>,
+    /// Objects that carry our label and are left alone, with the reason.
+    pub left_alone: Vec<Left>,
+}
+
+impl CleanPlan {
+    /// Whether there is nothing to remove.
+    pub fn is_empty(&self) -> bool {
+        self.runs.iter().all(|run| run.targets.is_empty())
+    }
+}
+
+/// What would be removed of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunPlan {
+    /// Run id.
+    pub run: String,
+    /// When the run began or its home namespace was made, RFC 3339; empty when unknown.
+    pub began: String,
+    /// Until when the run may last, RFC 3339; empty when unknown. In the future: it may still be going.
+    pub expires: String,
+    /// What would be removed.
+    pub targets: Vec<Target>,
+    /// The journal, to note what is gone.
+    journal: Option<PathBuf>,
+}
+
+impl RunPlan {
+    /// Whether the run may still be going: its time is not up.
+    pub fn may_be_alive(&self, now: Timestamp) -> bool {
+        self.expires
+            .parse::<Timestamp>()
+            .is_ok_and(|until| until > now)
+    }
+}
+
+/// Looks for what a run left. Changes nothing.
+///
+/// # Errors
+/// A journal that cannot be read or is of another cluster; an API server that does not answer.
+pub async fn plan_clean(cluster: &Cluster, source: &CleanSource) -> Result<CleanPlan, CleanError> {
+    match source {
+        CleanSource::Journal(path) => from_journal(cluster, path).await,
+        CleanSource::Seals(filter) => from_seals(cluster, filter).await,
+    }
+}
+
+/// Removes what the plan lists and waits. An object that changed hands since the plan was made stays: each deletion
+/// carries the uid.
+pub async fn execute(cluster: &Cluster, plan: &CleanPlan, options: Options<'_>) -> Removed {
+    let mut all = Removed::default();
+    for run in &plan.runs {
+        // The home namespace goes last and only if nothing else is left: it holds the key to find the rest again.
+        let home = home_namespace(&run.run);
+        let (last, first): (Vec<Target>, Vec<Target>) = run
+            .targets
+            .iter()
+            .cloned()
+            .partition(|target| target.object == namespace_ref(&home));
+        let journal = run
+            .journal
+            .as_deref()
+            .and_then(|path| Journal::resume(path).ok());
+        let on_gone = |object: &ObjectRef| {
+            if let Some(journal) = &journal {
+                let _ = journal.gone(object);
+            }
+        };
+        let mut removed = remove::remove(cluster, first, options, &on_gone).await;
+        if removed.left.is_empty() {
+            let end = remove::remove(cluster, last, options, &on_gone).await;
+            removed.gone += end.gone;
+            removed.left.extend(end.left);
+        } else {
+            removed.left.extend(last.into_iter().map(|target| Left {
+                object: target.object,
+                why: "kept with the run's key until the rest is gone".to_owned(),
+            }));
+        }
+        if let Some(journal) = &journal
+            && removed.left.is_empty()
+            && journal.ledger().entries().is_empty()
+        {
+            let _ = journal.closed();
+        }
+        all.gone += removed.gone;
+        all.left.extend(removed.left);
+    }
+    all
+}
+
+async fn from_journal(cluster: &Cluster, path: &Path) -> Result<CleanPlan, CleanError> {
+    let record = journal::read(path)?;
+    let uid = cluster
+        .get_json("/api/v1/namespaces/kube-system")
+        .await
+        .map_err(|source| CleanError::Api {
+            what: "asking which cluster this is",
+            source,
+        })?;
+    if uid["metadata"]["uid"] != record.head.cluster.as_str() {
+        return Err(CleanError::OtherCluster {
+            path: path.to_owned(),
+            server: record.head.server,
+        });
+    }
+    let mut plan = CleanPlan::default();
+    let (confirmed, left) = remove::confirm(
+        cluster,
+        &record.head.key,
+        &record.head.run,
+        record.ledger.entries(),
+        &|_| {},
+    )
+    .await;
+    plan.left_alone.extend(left);
+    let mut expires = String::new();
+    let mut targets = Vec::new();
+    for target in confirmed {
+        match cluster.find_json(&target.object.path()).await {
+            Ok(Some(present)) if present["metadata"]["uid"] == target.uid.as_str() => {
+                if expires.is_empty() {
+                    expires = annotation(&present, ANNOTATION_EXPIRES).to_owned();
+                }
+                targets.push(target);
+            }
+            Ok(_) => {}
+            Err(e) => plan.left_alone.push(Left {
+                object: target.object,
+                why: e.to_string(),
+            }),
+        }
+    }
+    plan.runs.push(RunPlan {
+        run: record.head.run,
+        began: record.head.started,
+        expires,
+        targets,
+        journal: Some(path.to_owned()),
+    });
+    Ok(plan)
+}
+
+/// A run that was found by its home namespace.
+struct Home {
+    key: RunKey,
+    began: String,
+    expires: String,
+}
+
+async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan, CleanError> {
+    let selector = match &filter.run {
+        Some(run) => format!("{LABEL_RUN}={run}"),
+        None => LABEL_RUN.to_owned(),
+    };
+    let query = format!("labelSelector={}", encode(&selector));
+    let mut found = Vec::new();
+    for kind in cluster_kinds(cluster).await? {
+        let path = kind.collection_path();
+        match cluster.list_json(&path, &query).await {
+            Ok(objects) => found.extend(objects.into_iter().map(|object| (kind.clone(), object))),
+            // Kinds that this user must not list, or whose server is down, hold nothing that we could remove.
+            Err(ApiError::Answered { .. }) => {}
+            Err(source) => {
+                return Err(CleanError::Api {
+                    what: "looking for objects of runs",
+                    source,
+                });
+            }
+        }
+    }
+
+    let mut homes: BTreeMap<String, Result<Home, String>> = BTreeMap::new();
+    for (_, object) in &found {
+        let run = run_of(object);
+        if !homes.contains_key(run) {
+            homes.insert(run.to_owned(), home(cluster, run).await);
+        }
+    }
+
+    let now = Timestamp::now();
+    let mut plan = CleanPlan::default();
+    let mut runs: BTreeMap<String, RunPlan> = BTreeMap::new();
+    for (kind, object) in found {
+        let run = run_of(&object);
+        let target = Target {
+            object: ObjectRef {
+                name: object["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+                ..kind
+            },
+            uid: object["metadata"]["uid"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        let verdict = match &homes[run] {
+            Err(why) => Err(why.clone()),
+            Ok(home) => {
+                if !matches_filter(home, filter, now) {
+                    continue;
+                }
+                proved(home, run, &target.object, &object).map(|()| home)
+            }
+        };
+        match verdict {
+            Ok(home) => runs
+                .entry(run.to_owned())
+                .or_insert_with(|| RunPlan {
+                    run: run.to_owned(),
+                    began: home.began.clone(),
+                    expires: home.expires.clone(),
+                    targets: Vec::new(),
+                    journal: None,
+                })
+                .targets
+                .push(target),
+            Err(why) => plan.left_alone.push(Left {
+                object: target.object,
+                why,
+            }),
+        }
+    }
+    plan.runs = runs.into_values().collect();
+    Ok(plan)
+}
+
+/// Whether an object was made by the run under this name: seal and form of the name.
+fn proved(home: &Home, run: &str, subject: &ObjectRef, object: &Value) -> Result<(), String> {
+    let name = &subject.name;
+    let form = if (subject.group.as_str(), subject.resource.as_str()) == ("", "namespaces") {
+        name.strip_prefix("karat-")
+            .and_then(|rest| rest.strip_prefix(run))
+            .is_some_and(|rest| rest.starts_with('-'))
+    } else {
+        name.strip_suffix(run)
+            .is_some_and(|front| front.ends_with('-'))
+    };
+    if !form {
+        return Err("its name is none that this run gives".to_owned());
+    }
+    match seal::carried(object) {
+        None => Err("it has the label of a run and no seal".to_owned()),
+        Some(text) if seal::verify(&home.key, run, subject, text) => Ok(()),
+        Some(_) => Err("its seal is forged, or copied from another object".to_owned()),
+    }
+}
+
+fn matches_filter(home: &Home, filter: &SealFilter, now: Timestamp) -> bool {
+    // What cannot be read as a time does not count as passed.
+    let passed = |text: &str| text.parse::<Timestamp>().is_ok_and(|at| at <= now);
+    let old_enough = filter.older_than.is_none_or(|age| {
+        home.began
+            .parse::<Timestamp>()
+            .is_ok_and(|began| now.duration_since(began) >= age)
+    });
+    (!filter.expired || passed(&home.expires)) && old_enough
+}
+
+/// Finds a run's key, and believes it only if the home namespace is sealed with it.
+async fn home(cluster: &Cluster, run: &str) -> Result<Home, String> {
+    if !is_run_id(run) {
+        return Err("its label is no run id".to_owned());
+    }
+    let namespace = namespace_ref(&home_namespace(run));
+    let get = async |path: String| match cluster.find_json(&path).await {
+        Ok(Some(object)) => Ok(object),
+        Ok(None) => Err(format!(
+            "the run's home namespace {} or its key is gone; clean with the journal",
+            namespace.name
+        )),
+        Err(e) => Err(format!(
+            "the run's key cannot be read ({e}); clean with the journal"
+        )),
+    };
+    let present = get(namespace.path()).await?;
+    let secret = get(format!(
+        "/api/v1/namespaces/{}/secrets/{KEY_SECRET}",
+        namespace.name
+    ))
+    .await?;
+    let key = secret["data"]["key"]
+        .as_str()
+        .filter(|_| secret["type"] == KEY_SECRET_TYPE)
+        .and_then(|text| data_encoding::BASE64.decode(text.as_bytes()).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|text| RunKey::from_hex(&text).ok())
+        .ok_or_else(|| {
+            format!(
+                "the key in {} is damaged; clean with the journal",
+                namespace.name
+            )
+        })?;
+    if !seal::carried(&present).is_some_and(|text| seal::verify(&key, run, &namespace, text)) {
+        return Err(format!(
+            "home namespace {} is not sealed with the key in it",
+            namespace.name
+        ));
+    }
+    Ok(Home {
+        key,
+        began: present["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        expires: annotation(&present, ANNOTATION_EXPIRES).to_owned(),
+    })
+}
+
+/// 8 characters of lowercase base32.
+fn is_run_id(text: &str) -> bool {
+    text.len() == 8
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
+}
+
+fn run_of(object: &Value) -> &str {
+    object["metadata"]["labels"][LABEL_RUN]
+        .as_str()
+        .unwrap_or_default()
+}
+
+fn annotation<'a>(object: &'a Value, key: &str) -> &'a str {
+    object["metadata"]["annotations"][key]
+        .as_str()
+        .unwrap_or_default()
+}
+
+/// Every cluster-scoped kind that can be listed and deleted, in its preferred version, without a name.
+async fn cluster_kinds(cluster: &Cluster) -> Result<Vec<ObjectRef>, CleanError> {
+    let failed = |source| CleanError::Api {
+        what: "asking which kinds the cluster serves",
+        source,
+    };
+    let groups = cluster.get_json("/apis").await.map_err(failed)?;
+    let mut versions = vec![(String::new(), "v1".to_owned())];
+    for group in groups["groups"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(version)) = (
+            group["name"].as_str(),
+            group["preferredVersion"]["version"].as_str(),
+        ) {
+            versions.push((name.to_owned(), version.to_owned()));
+        }
+    }
+    let mut kinds = Vec::new();
+    for (group, version) in versions {
+        let path = if group.is_empty() {
+            format!("/api/{version}")
+        } else {
+            format!("/apis/{group}/{version}")
+        };
+        let list = match cluster.get_json(&path).await {
+            Ok(list) => list,
+            // An aggregated group whose server is down.
+            Err(ApiError::Answered { .. }) if !group.is_empty() => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        for resource in list["resources"].as_array().into_iter().flatten() {
+            let can = |verb: &str| {
+                resource["verbs"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|v| *v == verb)
+            };
+            let name = resource["name"].as_str().unwrap_or_default();
+            if resource["namespaced"] == false
+                && !name.contains('/')
+                && can("list")
+                && can("delete")
+            {
+                kinds.push(ObjectRef {
+                    group: group.clone(),
+                    version: version.clone(),
+                    resource: name.to_owned(),
+                    ..ObjectRef::default()
+                });
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::ANNOTATION_SEAL;
+    use serde_json::json;
+
+    const RUN: &str = "abcdefgh";
+
+    fn home_of(key: &RunKey) -> Home {
+        Home {
+            key: key.clone(),
+            began: "2026-08-01T00:00:00Z".into(),
+            expires: "2026-08-02T00:00:00Z".into(),
+        }
+    }
+
+    fn class(name: &str) -> ObjectRef {
+        ObjectRef {
+            group: "resource.k8s.io".into(),
+            version: "v1".into(),
+            resource: "deviceclasses".into(),
+            name: name.into(),
+            ..ObjectRef::default()
+        }
+    }
+
+    fn sealed(text: &str) -> Value {
+        json!({"metadata": {"annotations": {ANNOTATION_SEAL: text}}})
+    }
+
+    #[test]
+    fn only_a_seal_under_a_name_of_the_run_is_proof() {
+        let key = RunKey::generate().unwrap();
+        let home = home_of(&key);
+        let good = seal::seal(&key, RUN, &class("a-abcdefgh"));
+        assert_eq!(
+            proved(&home, RUN, &class("a-abcdefgh"), &sealed(&good)),
+            Ok(())
+        );
+        for (subject, object) in [
+            (class("a-abcdefgh"), json!({})),
+            (class("b-abcdefgh"), sealed(&good)),
+            (
+                class("a-abcdefgh"),
+                sealed(&seal::seal(
+                    &RunKey::generate().unwrap(),
+                    RUN,
+                    &class("a-abcdefgh"),
+                )),
+            ),
+            // Whoever has the key can seal anything, but nothing under another name is taken.
+            (
+                class("gpu.nvidia.com"),
+                sealed(&seal::seal(&key, RUN, &class("gpu.nvidia.com"))),
+            ),
+            (
+                namespace_ref("production"),
+                sealed(&seal::seal(&key, RUN, &namespace_ref("production"))),
+            ),
+            (
+                namespace_ref("karat-abcdefghx-main"),
+                sealed(&seal::seal(
+                    &key,
+                    RUN,
+                    &namespace_ref("karat-abcdefghx-main"),
+                )),
+            ),
+        ] {
+            assert!(proved(&home, RUN, &subject, &object).is_err(), "{subject}");
+        }
+        let ours = namespace_ref("karat-abcdefgh-probe-main");
+        assert_eq!(
+            proved(&home, RUN, &ours, &sealed(&seal::seal(&key, RUN, &ours))),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn filters_take_only_what_is_surely_old() {
+        let home = home_of(&RunKey::generate().unwrap());
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let expired = SealFilter {
+            expired: true,
+            ..SealFilter::default()
+        };
+        assert!(matches_filter(&home, &expired, at("2026-08-02T00:00:00Z")));
+        assert!(!matches_filter(&home, &expired, at("2026-08-01T23:59:59Z")));
+        let damaged = Home {
+            expires: "soon".into(),
+            ..home_of(&home.key)
+        };
+        assert!(!matches_filter(
+            &damaged,
+            &expired,
+            at("2036-08-01T23:59:59Z")
+        ));
+        let old = SealFilter {
+            older_than: Some(SignedDuration::from_hours(2)),
+            ..SealFilter::default()
+        };
+        assert!(matches_filter(&home, &old, at("2026-08-01T02:00:00Z")));
+        assert!(!matches_filter(&home, &old, at("2026-08-01T01:59:59Z")));
+        assert!(matches_filter(
+            &damaged,
+            &SealFilter::default(),
+            at("2026-08-01T00:00:00Z")
+        ));
+    }
+
+    #[test]
+    fn run_ids_are_checked_before_they_stand_in_a_path() {
+        assert!(is_run_id("abcd2345"));
+        for text in [
+            "",
+            "abcdefg",
+            "abcdefghi",
+            "../../ab",
+            "ABCDEFGH",
+            "abcd0189",
+        ] {
+            assert!(!is_run_id(text), "{text}");
+        }
+    }
+}
