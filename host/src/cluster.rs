@@ -388,6 +388,11 @@ impl Cluster {
         self.pace.clone()
     }
 
+    /// The pause after which something that failed is tried again; doubled each time by the caller.
+    pub(crate) fn back_off(&self) -> Duration {
+        self.back_off
+    }
+
     /// The same connection with a request counter of its own.
     pub fn with_own_counter(&self) -> Cluster {
         Cluster {

@@ -2,10 +2,12 @@
 //! It never prints, reads no environment and knows no home directory; whoever embeds it hands in a cluster, folders and
 //! consents, and listens to [`event::RunEvent`]s.
 
+pub mod capability;
 pub mod catalog;
 pub mod clean;
 pub mod cluster;
 pub mod event;
+pub mod gate;
 pub mod grant;
 pub mod guard;
 pub mod journal;

@@ -122,7 +122,23 @@ pub(super) fn namespace(request: &mut Request<'_>, context: &GuardContext) -> Re
     ))
 }
 
-/// Changes and removals hit objects of this probe only.
+/// Kinds that controllers make out of what a probe creates. A probe may delete them in its sandbox, to see them made again.
+const MADE_BY_CONTROLLERS: &[(&str, &str)] = &[
+    ("", "pods"),
+    ("apps", "replicasets"),
+    ("batch", "jobs"),
+    ("resource.k8s.io", "resourceclaims"),
+];
+
+/// Whether a deletion may be meant for an object that a controller made. The door looks for its owner before it deletes.
+fn is_derived(access: &ResourceAccess, context: &GuardContext) -> bool {
+    access.verb == "delete"
+        && access.subresource.is_empty()
+        && context.is_sandbox(&access.namespace)
+        && MADE_BY_CONTROLLERS.contains(&(access.group.as_str(), access.resource.as_str()))
+}
+
+/// Changes and removals hit objects of this probe only, or what controllers made for it in its sandbox.
 pub(super) fn foreign_object(
     request: &mut Request<'_>,
     context: &GuardContext,
@@ -137,6 +153,7 @@ pub(super) fn foreign_object(
     if !acts
         || excepted(access, context)
         || is_cordon(request, context)
+        || is_derived(access, context)
         || context.owns(
             &access.group,
             &access.resource,

@@ -1,0 +1,329 @@
+//! A door for unit tests: a scripted API server on one side, a recording in a temporary folder on the other.
+
+use crate::cluster::Cluster;
+use crate::event::Events;
+use crate::gate::{Door, LiveDoor, Snapshots, StopHandle, StopSignal};
+use crate::grant::{Effective, Grants};
+use crate::journal::{Journal, JournalHead};
+use crate::manifest::{
+    Budget, Case, CaseKind, Manifest, NamespaceLine, PermissionLine, PodSecurity, Required, Scope,
+    SnapshotLine,
+};
+use crate::model::{ClusterRecord, Outcome, Reach};
+use crate::recording::format::{Entry, Header, Limits};
+use crate::recording::{Player, Recorder, read};
+use crate::redact::Redactor;
+use crate::seal::RunKey;
+use http::{Request, Response};
+use kube::client::Body;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tower_test::mock;
+
+/// Run id of every rig.
+pub(crate) const RUN: &str = "abcdefgh";
+/// The sandbox namespace of every rig.
+pub(crate) const SANDBOX: &str = "karat-abcdefgh-demo-main";
+
+/// One attempt of a probe `demo` at a scripted server.
+pub(crate) struct Rig {
+    pub(crate) door: Door,
+    pub(crate) server: mock::Handle<Request<Body>, Response<Body>>,
+    pub(crate) stop: StopHandle,
+    pub(crate) journal: Journal,
+    pub(crate) redactor: Arc<Redactor>,
+    folder: tempfile::TempDir,
+    manifest: Arc<Manifest>,
+}
+
+/// What came in at the server.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) method: String,
+    pub(crate) uri: String,
+    pub(crate) audit_id: String,
+    pub(crate) content_type: String,
+    pub(crate) body: Value,
+}
+
+impl Rig {
+    /// A rig whose manifest asks for `permissions`, one a line: `verb,verb resource[/sub][.group] [cluster|<namespace>]`;
+    /// without a scope, the sandbox.
+    pub(crate) fn new(permissions: &str) -> Rig {
+        Rig::build(permissions, &[], |_| {})
+    }
+
+    pub(crate) fn with_limits(permissions: &str, change: impl FnOnce(&mut Limits)) -> Rig {
+        Rig::build(permissions, &[], change)
+    }
+
+    /// A rig whose manifest declares snapshots: resource and paths of core kinds.
+    pub(crate) fn with_snapshots(permissions: &str, snapshots: &[(&str, &[&str])]) -> Rig {
+        Rig::build(permissions, snapshots, |_| {})
+    }
+
+    fn build(
+        permissions: &str,
+        snapshots: &[(&str, &[&str])],
+        change: impl FnOnce(&mut Limits),
+    ) -> Rig {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = Arc::new(manifest(permissions, snapshots));
+        let mut limits = Limits::from(&manifest.budget);
+        change(&mut limits);
+        let (service, server) = mock::pair();
+        let cluster = Cluster::for_test(kube::Client::new(service, "default"));
+        let journal = Journal::create(
+            &folder.path().join("journal.jsonl"),
+            JournalHead {
+                run: RUN.to_owned(),
+                key: RunKey::generate().unwrap(),
+                cluster: "uid-of-cluster".to_owned(),
+                server: "http://scripted.invalid/".to_owned(),
+                started: "2026-11-21T10:00:00Z".to_owned(),
+            },
+        )
+        .unwrap();
+        let redactor = Arc::new(Redactor::new(RUN).unwrap());
+        let snapshots = Snapshots::new(
+            cluster.clone(),
+            Arc::clone(&redactor),
+            journal.ledger(),
+            RUN,
+            folder.path(),
+            [&*manifest],
+        )
+        .unwrap();
+        let (stop, signal) = StopSignal::pair();
+        let namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
+        let settings = BTreeMap::from([("given".to_owned(), "90s".to_owned())]);
+        let header = header(&manifest, &limits, &settings, &namespaces);
+        let recorder = Recorder::create(&folder.path().join("attempt-1"), &header).unwrap();
+        let effective = Effective::new(&manifest, &Grants::all_asked(&manifest), [SANDBOX]);
+        let door = Door::live(LiveDoor {
+            run: RUN.to_owned(),
+            attempt: 1,
+            manifest: Arc::clone(&manifest),
+            started: Instant::now(),
+            limits,
+            cluster,
+            recorder,
+            effective: Arc::new(effective),
+            redactor: Arc::clone(&redactor),
+            journal: journal.clone(),
+            snapshots,
+            settings,
+            namespaces,
+            images: BTreeMap::new(),
+            reach: Reach::ClusterObjects,
+            priority_classes: BTreeMap::new(),
+            expires: "2026-11-21T12:00:00Z".to_owned(),
+            stop: signal,
+            events: Events::silent(),
+        });
+        Rig {
+            door,
+            server,
+            stop,
+            journal,
+            redactor,
+            folder,
+            manifest,
+        }
+    }
+
+    /// Answers the next request.
+    pub(crate) async fn answer(&mut self, code: u16, body: impl Into<Reply>) -> Got {
+        serve(&mut self.server, code, body).await
+    }
+
+    /// Closes the recording and opens it for a strict replay.
+    pub(crate) fn replay(&mut self) -> Door {
+        let usage = self.door.usage(0);
+        self.door
+            .finish(Outcome::Concluded, usage, BTreeMap::new(), Vec::new())
+            .unwrap();
+        let player = Player::open(&self.recording()).unwrap();
+        Door::replay(player, Arc::clone(&self.manifest))
+    }
+
+    /// The entries of a closed recording.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        read(&self.recording()).unwrap().entries().to_vec()
+    }
+
+    fn recording(&self) -> std::path::PathBuf {
+        self.folder.path().join("attempt-1")
+    }
+
+    /// Everything that lies in the folder of the rig as text, to look for what must not be there.
+    pub(crate) fn journal_text(&self) -> String {
+        std::fs::read_to_string(Path::new(self.folder.path()).join("journal.jsonl")).unwrap()
+    }
+}
+
+/// A scripted body, or a connection that breaks.
+pub(crate) enum Reply {
+    Body(String),
+    Break,
+}
+
+impl From<&str> for Reply {
+    fn from(text: &str) -> Reply {
+        Reply::Body(text.to_owned())
+    }
+}
+
+impl From<Value> for Reply {
+    fn from(value: Value) -> Reply {
+        Reply::Body(value.to_string())
+    }
+}
+
+/// Answers the next request at a server.
+pub(crate) async fn serve(
+    server: &mut mock::Handle<Request<Body>, Response<Body>>,
+    code: u16,
+    body: impl Into<Reply>,
+) -> Got {
+    let next = tokio::time::timeout(std::time::Duration::from_secs(20), server.next_request());
+    let (request, send) = next.await.expect("a request in time").expect("a request");
+    let (parts, sent) = request.into_parts();
+    let header = |name: &str| {
+        let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
+        value.unwrap_or_default().to_owned()
+    };
+    let sent = sent.collect_bytes().await.unwrap();
+    match body.into() {
+        Reply::Break => send.send_error("connection reset by the script"),
+        Reply::Body(text) => send.send_response(
+            Response::builder()
+                .status(code)
+                .header("content-type", "application/json")
+                .body(Body::from(text.into_bytes()))
+                .unwrap(),
+        ),
+    }
+    Got {
+        method: parts.method.to_string(),
+        uri: parts.uri.to_string(),
+        audit_id: header("audit-id"),
+        content_type: header("content-type"),
+        body: serde_json::from_slice(&sent).unwrap_or_default(),
+    }
+}
+
+/// Built as a value: what the parser accepts is tested where the parser is.
+fn manifest(permissions: &str, snapshots: &[(&str, &[&str])]) -> Manifest {
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let permission = |(at, line): (usize, &str)| {
+        let mut words = line.split_whitespace();
+        let verbs: Vec<&str> = words.next().unwrap().split(',').collect();
+        let resource = words.next().unwrap();
+        let scope = match words.next() {
+            None => Scope::Sandbox,
+            Some("cluster") => Scope::Cluster,
+            Some(namespace) => Scope::Namespace(namespace.to_owned()),
+        };
+        let mut asked = PermissionLine {
+            api_groups: Vec::new(),
+            resources: Vec::new(),
+            verbs: owned(&verbs),
+            scope,
+            names: Vec::new(),
+            non_resource: Vec::new(),
+            optional: false,
+            why: "tests".to_owned(),
+            line: at + 1,
+        };
+        if resource.starts_with('/') {
+            asked.non_resource = owned(&[resource]);
+        } else {
+            let (name, group) = resource.split_once('.').unwrap_or((resource, ""));
+            asked.resources = owned(&[name]);
+            asked.api_groups = owned(&[group]);
+        }
+        asked
+    };
+    let case = |id: &str| Case {
+        id: id.to_owned(),
+        kind: CaseKind::Observation,
+        required: Required::Always,
+        claim: "tests work".to_owned(),
+        expected: "they do".to_owned(),
+        needs: Vec::new(),
+        effect: Vec::new(),
+        controls: Vec::new(),
+        quiet: None,
+        pending: false,
+        line: 1,
+    };
+    let lines = permissions
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    Manifest {
+        id: "demo".to_owned(),
+        version: "0.1.0".to_owned(),
+        title: "A probe for tests".to_owned(),
+        claim: "tests work".to_owned(),
+        misleads: "it is only a test".to_owned(),
+        contract: crate::names::CONTRACT_VERSION.to_owned(),
+        requirements: owned(&["demo.example/tests"]),
+        reach: Reach::ClusterObjects,
+        capabilities: owned(&["kube-read", "kube-write"]),
+        permissions: lines.enumerate().map(permission).collect(),
+        namespaces: vec![NamespaceLine {
+            alias: "main".to_owned(),
+            pod_security: PodSecurity::Restricted,
+            pods: 10,
+        }],
+        images: Vec::new(),
+        snapshots: snapshots
+            .iter()
+            .map(|(resource, keep)| SnapshotLine {
+                api_version: "v1".to_owned(),
+                resource: (*resource).to_owned(),
+                labels: String::new(),
+                keep: owned(keep),
+            })
+            .collect(),
+        leases: Vec::new(),
+        settings: BTreeMap::new(),
+        budget: Budget::default(),
+        cases: vec![case("first"), case("second")],
+    }
+}
+
+fn header(
+    manifest: &Manifest,
+    limits: &Limits,
+    settings: &BTreeMap<String, String>,
+    namespaces: &BTreeMap<String, String>,
+) -> Header {
+    Header {
+        format: crate::recording::format::FORMAT.to_owned(),
+        run: RUN.to_owned(),
+        salt: "00".repeat(16),
+        nonce: None,
+        probe: manifest.id.clone(),
+        probe_version: manifest.version.clone(),
+        component: format!("sha256:{}", "0".repeat(64)),
+        manifest: "0".repeat(64),
+        contract: manifest.contract.clone(),
+        engine: "0.1.0".to_owned(),
+        rules: "1".to_owned(),
+        redaction: crate::redact::VERSION.to_owned(),
+        attempt: 1,
+        started: "2026-11-21T10:00:00Z".to_owned(),
+        limits: limits.clone(),
+        settings: settings.clone(),
+        namespaces: namespaces.clone(),
+        images: BTreeMap::new(),
+        granted: "0".repeat(64),
+        cluster: ClusterRecord::default(),
+    }
+}
