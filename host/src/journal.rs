@@ -293,7 +293,7 @@ pub enum JournalError {
     },
     /// A line that is not the last one cannot be read.
     #[error(
-        "journal {}: line {line} is damaged ({cause}); objects may be missing from it, so clean without the journal: `karat clean --seals`",
+        "journal {}: line {line} is damaged ({cause}); objects may be missing from it, so clean without the journal: `karat clean` without a folder",
         path.display()
     )]
     Damaged {

@@ -243,6 +243,12 @@ pub(crate) struct CleanArgs {
     pub(crate) run: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
+    /// Only the run with this id; only without RUN_DIR
+    #[arg(long, value_name = "ID", conflicts_with = "run")]
+    pub(crate) run_id: Option<String>,
+    /// Only runs whose time is up; only without RUN_DIR
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) expired: bool,
     /// Remove without asking; needed where there is no terminal
     #[arg(short, long)]
     pub(crate) yes: bool,

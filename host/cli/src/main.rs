@@ -6,6 +6,8 @@ mod env;
 mod exit;
 mod probes;
 mod settings;
+mod signals;
+mod telemetry;
 mod ui;
 
 fn main() -> std::process::ExitCode {

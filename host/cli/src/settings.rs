@@ -43,7 +43,17 @@ impl Selection {
         args: &SelectionArgs,
         environment: &Environment,
     ) -> Result<Selection, CommandError> {
-        let probes = probes(&args.sources, environment)?;
+        Selection::with_probes(args, probes(&args.sources, environment)?)
+    }
+
+    /// The same with probes that are already read.
+    ///
+    /// # Errors
+    /// As [`Selection::new`].
+    pub(crate) fn with_probes(
+        args: &SelectionArgs,
+        probes: Probes,
+    ) -> Result<Selection, CommandError> {
         for word in &args.probes {
             probes.find(word)?;
         }

@@ -1,5 +1,6 @@
 //! One file per verb. [`start`] parses, dispatches and is the one place where an error becomes lines and an exit code.
 
+mod clean;
 mod completions;
 mod explain;
 mod inspect;
@@ -62,6 +63,7 @@ pub(crate) fn start(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn dispatch(context: &Context, command: Command) -> CommandResult {
     match command {
+        Command::Clean(args) => clean::execute(context, &args),
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),
         Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {
@@ -69,12 +71,9 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         }
         Command::Explain(args) => explain::execute(context, &args),
         Command::Completions(args) => completions::execute(context, &args),
-        Command::Run(_)
-        | Command::Clean(_)
-        | Command::Replay(_)
-        | Command::Probe(ProbeCommand::New(_)) => Err(CommandError::usage(anyhow::anyhow!(
-            "this verb is not in this build yet"
-        ))),
+        Command::Run(_) | Command::Replay(_) | Command::Probe(ProbeCommand::New(_)) => Err(
+            CommandError::usage(anyhow::anyhow!("this verb is not in this build yet")),
+        ),
         Command::Probe(ProbeCommand::Build(args)) => probe::build::execute(context, &args),
     }
 }

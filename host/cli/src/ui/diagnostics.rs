@@ -60,6 +60,11 @@ impl CommandError {
         CommandError::new(Kind::Stopped(exit), anyhow::Error::msg(text))
     }
 
+    /// An end that the user asked for, with what it means.
+    pub(crate) fn stopped_because(exit: Exit, error: impl Into<anyhow::Error>) -> CommandError {
+        CommandError::new(Kind::Stopped(exit), error.into())
+    }
+
     fn new(kind: Kind, error: anyhow::Error) -> CommandError {
         CommandError {
             kind,
@@ -95,15 +100,17 @@ impl CommandError {
     /// The lines for stderr. Causes and hints may quote files and servers, so all of it is made harmless.
     pub(crate) fn lines(&self, paint: Paint) -> Vec<String> {
         let mut out = Vec::new();
-        if let Kind::Stopped(_) = self.kind {
-            return shown_lines(&self.error.to_string(), 4);
-        }
-        block(
-            &mut out,
-            &paint.paint(Style::Bad, "error:"),
-            "error:",
-            &self.error.to_string(),
-        );
+        // The user stopped it, which is no error.
+        let label = match self.kind {
+            Kind::Stopped(_) => "stopped:",
+            _ => "error:",
+        };
+        let style = match self.kind {
+            Kind::Stopped(_) => Style::Strong,
+            _ => Style::Bad,
+        };
+        let painted = paint.paint(style, label);
+        block(&mut out, &painted, label, &self.error.to_string());
         let mut said = self.error.to_string();
         for cause in self.error.chain().skip(1).take(CAUSES_MAX) {
             let text = cause.to_string();

@@ -1,9 +1,12 @@
-//! Everything a person sees. [`printer`] alone owns stdout and stderr; [`text`] makes foreign text harmless; [`verdicts`]
-//! and [`plan`] turn records and plans into lines without printing them; [`diagnostics`] words errors.
+//! Everything a person sees. [`printer`] alone owns stdout and stderr; [`text`] makes foreign text harmless; [`display`],
+//! [`verdicts`] and [`plan`] turn events, records and plans into lines without printing them; [`progress`] shows a run while
+//! it goes on; [`diagnostics`] words errors.
 
 pub(crate) mod diagnostics;
+pub(crate) mod display;
 pub(crate) mod plan;
 pub(crate) mod printer;
+pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod verdicts;

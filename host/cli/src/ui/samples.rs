@@ -1,5 +1,6 @@
 //! Fixed data for tests: probes, records and plans, some of them with hostile text.
 
+use karat_engine::event::{RunEvent, RunEventKind};
 use karat_engine::manifest::section;
 use karat_engine::model::*;
 use karat_engine::names::CONTRACT_VERSION;
@@ -162,4 +163,103 @@ pub(crate) fn run_record(probes: Vec<ProbeRecord>) -> RunRecord {
         head: "ef".repeat(32),
         probes,
     }
+}
+
+/// The events of a short run, with fixed times.
+pub(crate) fn events() -> Vec<RunEvent> {
+    let probe = || "dra-support".to_owned();
+    let case = |id: &str| CaseKey {
+        id: id.to_owned(),
+        subject: String::new(),
+    };
+    let judged = judgement(Some(Verdict::Unknown), Some(Reason::InsufficientCapacity));
+    let kinds = vec![
+        RunEventKind::ClusterReached {
+            server_version: "v1.37.0".to_owned(),
+            server: "https://10.0.0.1:6443/".to_owned(),
+        },
+        RunEventKind::Preparing {
+            what: "inventory".to_owned(),
+        },
+        RunEventKind::RunStarted {
+            run: "k7f2mq3a".to_owned(),
+            probes: vec![probe()],
+        },
+        RunEventKind::ProbeStarted {
+            probe: probe(),
+            attempt: 1,
+            cases: 2,
+        },
+        RunEventKind::CaseOpened {
+            probe: probe(),
+            case: case("served"),
+            claim: "the API is served".to_owned(),
+        },
+        RunEventKind::Called {
+            probe: probe(),
+            sequence: 1,
+            function: "kube-read.discover".to_owned(),
+            target: "discovery".to_owned(),
+            outcome: "ok".to_owned(),
+            took_us: 4_321,
+            bytes: 2_048,
+        },
+        RunEventKind::CaseConcluded {
+            probe: probe(),
+            case: case("served"),
+            word: "pass".to_owned(),
+        },
+        RunEventKind::CaseOpened {
+            probe: probe(),
+            case: case("allocated"),
+            claim: "a claim is allocated".to_owned(),
+        },
+        RunEventKind::Logged {
+            probe: probe(),
+            level: "info".to_owned(),
+            text: "no node has two free units".to_owned(),
+        },
+        RunEventKind::CaseConcluded {
+            probe: probe(),
+            case: case("allocated"),
+            word: "pass".to_owned(),
+        },
+        RunEventKind::Warned {
+            text: "nodes may not be listed".to_owned(),
+        },
+        RunEventKind::ProbeFinished {
+            probe: probe(),
+            attempt: 1,
+            outcome: Outcome::Concluded,
+            judgement: Box::new(judged.clone()),
+            usage: Usage {
+                wall_ms: 9_000,
+                calls: 12,
+                ..Usage::default()
+            },
+        },
+        RunEventKind::CaseJudged {
+            probe: probe(),
+            result: Box::new(judged.cases[0].clone()),
+        },
+        RunEventKind::CaseJudged {
+            probe: probe(),
+            result: Box::new(judged.cases[1].clone()),
+        },
+        RunEventKind::CleaningUp {
+            remaining: 2,
+            example: "namespace karat-k7f2mq3a-home".to_owned(),
+        },
+        RunEventKind::RunFinished {
+            left_behind: vec!["namespace karat-k7f2mq3a-dra-support-main".to_owned()],
+        },
+    ];
+    let start = 1_767_322_800_000;
+    (0..)
+        .zip(kinds)
+        .map(|(number, kind)| RunEvent {
+            at: jiff::Timestamp::from_millisecond(start + number * 750).unwrap(),
+            kind,
+        })
+        .collect()
 }

@@ -107,6 +107,7 @@ pub(crate) fn summary<'a>(probes: impl IntoIterator<Item = &'a ProbeRecord>) -> 
 /// For every probe that did not pass: what happened and what to do.
 pub(crate) fn next_steps<'a>(
     probes: impl IntoIterator<Item = &'a ProbeRecord>,
+    folder: &str,
     paint: Paint,
 ) -> Vec<String> {
     let mut lines = Vec::new();
@@ -136,7 +137,7 @@ pub(crate) fn next_steps<'a>(
         push_wrapped(
             &mut lines,
             "  more:  ",
-            &format!("karat explain {id} --run <output folder>"),
+            &format!("karat explain {id} --run {folder}"),
         );
     }
     lines
@@ -429,7 +430,7 @@ mod tests {
 
     #[test]
     fn what_to_do_next() {
-        insta::assert_snapshot!(next_steps(&all(), Paint::Never).join("\n"));
+        insta::assert_snapshot!(next_steps(&all(), "karat-runs/x", Paint::Never).join("\n"));
     }
 
     #[test]
@@ -452,7 +453,7 @@ mod tests {
         case.observations[0].value = HOSTILE.to_owned();
         case.concluded = Some(Conclusion::Other(HOSTILE.to_owned()));
         let mut lines = explained(&probe, Paint::Never);
-        lines.extend(next_steps([&probe], Paint::Never));
+        lines.extend(next_steps([&probe], "karat-runs/x", Paint::Never));
         lines.extend(table([&probe]).lines(Paint::Never));
         for line in &lines {
             assert!(
