@@ -1,8 +1,9 @@
 //! Writes a recording while its attempt runs.
 //!
 //! The door calls [`Recorder::append`] for every call, refused ones included. Hashing happens there; files are written by
-//! a thread of their own, so that a guest does not wait for a disk. The thread hands lines to the file at each case
-//! boundary and at most [`FLUSH_AFTER`] late, therefore whatever kills the process leaves a prefix that
+//! a thread of their own, so that a guest does not wait for a disk. The thread sleeps until lines are worth a write: at
+//! each case boundary, when many wait, and at most [`FLUSH_AFTER`] late (waking it for every entry would cost more than
+//! the entry). Therefore whatever kills the process leaves a prefix that
 //! [`super::reader::read_with`] reads and recognises as unfinished. It never writes what the reader would refuse.
 //!
 //! Survives the death of the process, not of the machine: answers are not synced one by one.
@@ -17,14 +18,16 @@ use super::sha256_hex;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest time that a line stays in memory only.
 pub const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// Entries that wake the writer before the time is up.
+const BATCH: usize = 256;
 /// Entries that may wait for the writer; more make the guest wait, so that memory stays bounded.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4 * BATCH;
 /// Salts drawn at once: one request to the system for many entries.
 const SALTS: usize = 64;
 
@@ -47,7 +50,7 @@ pub struct Recorder {
     line_bytes: u64,
     blob_bytes: u64,
     salts: Vec<[u8; SALT_BYTES]>,
-    work: Option<SyncSender<Work>>,
+    queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<(), RecordError>>>,
 }
 
@@ -55,8 +58,97 @@ pub struct Recorder {
 struct Work {
     line: Vec<u8>,
     blob: Option<(String, Vec<u8>)>,
-    flush: bool,
-    last: bool,
+}
+
+/// What waits between the attempt and the thread that writes.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is something for the writer.
+    work: Condvar,
+    /// There is room again.
+    space: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    work: Vec<Work>,
+    /// Write now, not in a while.
+    urgent: bool,
+    /// Nothing more will come; whether the end is among what waits.
+    closed: Option<Closing>,
+    /// The writer is gone.
+    dead: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// The end was written: close the stream.
+    Finished,
+    /// The attempt was dropped: leave the stream open.
+    Abandoned,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing is ever half done under this lock, so a panic elsewhere leaves it usable.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False when the writer is gone.
+    fn push(&self, work: Work, urgent: bool) -> bool {
+        let mut waiting = self
+            .space
+            .wait_while(self.lock(), |waiting| {
+                waiting.work.len() >= QUEUE && !waiting.dead
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if waiting.dead {
+            return false;
+        }
+        let first = waiting.work.is_empty();
+        waiting.work.push(work);
+        waiting.urgent |= urgent;
+        if first || urgent || waiting.work.len() == BATCH {
+            self.work.notify_one();
+        }
+        true
+    }
+
+    fn close(&self, how: Closing) {
+        self.lock().closed.get_or_insert(how);
+        self.work.notify_one();
+    }
+
+    /// Waits for work: until it is urgent, much, late or the last. Gives it, and how the queue was closed if it was.
+    fn take(&self) -> (Vec<Work>, Option<Closing>) {
+        let waiting = self
+            .work
+            .wait_while(self.lock(), |waiting| {
+                waiting.work.is_empty() && waiting.closed.is_none()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut waiting, _) = self
+            .work
+            .wait_timeout_while(waiting, FLUSH_AFTER, |waiting| {
+                !waiting.urgent && waiting.closed.is_none() && waiting.work.len() < BATCH
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.urgent = false;
+        let work = std::mem::take(&mut waiting.work);
+        self.space.notify_all();
+        (work, waiting.closed)
+    }
+}
+
+/// Tells the attempt that the writer is gone, also when it panicked.
+struct Farewell(Arc<Queue>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.lock().dead = true;
+        self.0.space.notify_all();
+    }
 }
 
 impl Recorder {
@@ -99,11 +191,12 @@ impl Recorder {
         let line = to_line(&path, 1, header)?;
         let previous = sha256_hex(&line);
         let line_bytes = line.len() as u64 + 1;
-        let (work, queue) = sync_channel(QUEUE);
+        let queue = Arc::new(Queue::default());
         let writer = Writer::new(path.clone(), blobs, file)?;
+        let farewell = Farewell(Arc::clone(&queue));
         let thread = std::thread::Builder::new()
             .name("karat-recorder".to_owned())
-            .spawn(move || writer.run(&queue))
+            .spawn(move || writer.run(&farewell.0))
             .map_err(RecordError::io("start the writer of", &path))?;
         let mut recorder = Recorder {
             path,
@@ -113,15 +206,10 @@ impl Recorder {
             line_bytes,
             blob_bytes: 0,
             salts: Vec::new(),
-            work: Some(work),
+            queue,
             writer: Some(thread),
         };
-        recorder.hand_over(Work {
-            line,
-            blob: None,
-            flush: true,
-            last: false,
-        })?;
+        recorder.hand_over(Work { line, blob: None }, true)?;
         Ok(recorder)
     }
 
@@ -153,7 +241,7 @@ impl Recorder {
         if blob_bytes > BLOBS_MAX {
             return Err(self.too_large("all answers together", BLOBS_MAX));
         }
-        let flush =
+        let urgent =
             draft.function == function::CASES_OPEN || draft.function == function::CASES_CONCLUDE;
         let entry = Entry {
             sequence,
@@ -176,12 +264,7 @@ impl Recorder {
         self.entries = sequence;
         self.blob_bytes = blob_bytes;
         let blob = (self.sink == BlobSink::Files).then_some((entry.reply, blob));
-        self.hand_over(Work {
-            line,
-            blob,
-            flush,
-            last: false,
-        })?;
+        self.hand_over(Work { line, blob }, urgent)?;
         Ok(sequence)
     }
 
@@ -201,13 +284,8 @@ impl Recorder {
         let line = to_line(&self.path, self.entries + 2, &end)?;
         self.grow(&line)?;
         let head = sha256_hex(&line);
-        self.hand_over(Work {
-            line,
-            blob: None,
-            flush: true,
-            last: true,
-        })?;
-        self.work = None;
+        self.hand_over(Work { line, blob: None }, true)?;
+        self.queue.close(Closing::Finished);
         self.join()?;
         Ok(head)
     }
@@ -249,15 +327,10 @@ impl Recorder {
         Ok(first)
     }
 
-    fn hand_over(&mut self, work: Work) -> Result<(), RecordError> {
-        let sent = self
-            .work
-            .as_ref()
-            .is_some_and(|queue| queue.send(work).is_ok());
-        if sent {
+    fn hand_over(&mut self, work: Work, urgent: bool) -> Result<(), RecordError> {
+        if self.queue.push(work, urgent) {
             return Ok(());
         }
-        self.work = None;
         // The thread ends early only with an error; a second call after that error finds it taken.
         self.join()?;
         Err(RecordError::Writer {
@@ -278,7 +351,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.work = None;
+        self.queue.close(Closing::Abandoned);
         // The prefix is on disk when this returns. An error has nobody to go to; the reader will see what is missing.
         let _ = self.join();
     }
@@ -319,7 +392,6 @@ struct Writer {
     path: PathBuf,
     blobs: PathBuf,
     stream: zstd::stream::write::Encoder<'static, File>,
-    waiting_since: Option<Instant>,
 }
 
 impl Writer {
@@ -333,32 +405,19 @@ impl Writer {
             path,
             blobs,
             stream,
-            waiting_since: None,
         })
     }
 
-    fn run(mut self, queue: &Receiver<Work>) -> Result<(), RecordError> {
+    fn run(mut self, queue: &Queue) -> Result<(), RecordError> {
         loop {
-            let patience = match self.waiting_since {
-                None => Duration::MAX,
-                Some(since) => FLUSH_AFTER.saturating_sub(since.elapsed()),
-            };
-            match queue.recv_timeout(patience) {
-                Ok(work) => {
-                    let (flush, last) = (work.flush, work.last);
-                    self.write(work)?;
-                    if last {
-                        return self.close();
-                    }
-                    let late = self
-                        .waiting_since
-                        .is_some_and(|since| since.elapsed() >= FLUSH_AFTER);
-                    if flush || late {
-                        self.flush()?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.flush()?,
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            let (work, closed) = queue.take();
+            for work in work {
+                self.write(work)?;
+            }
+            match closed {
+                Some(Closing::Finished) => return self.close(),
+                Some(Closing::Abandoned) => return self.flush(),
+                None => self.flush()?,
             }
         }
     }
@@ -378,13 +437,10 @@ impl Writer {
         self.stream
             .write_all(&work.line)
             .and_then(|()| self.stream.write_all(b"\n"))
-            .map_err(RecordError::io("write", &self.path))?;
-        self.waiting_since.get_or_insert_with(Instant::now);
-        Ok(())
+            .map_err(RecordError::io("write", &self.path))
     }
 
     fn flush(&mut self) -> Result<(), RecordError> {
-        self.waiting_since = None;
         self.stream
             .flush()
             .map_err(RecordError::io("write", &self.path))
