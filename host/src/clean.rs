@@ -9,7 +9,7 @@
 
 use crate::cluster::{ApiError, Cluster, encode};
 use crate::journal::{self, Journal, JournalError, ObjectRef};
-use crate::names::{ANNOTATION_EXPIRES, LABEL_RUN, home_namespace};
+use crate::names::{ANNOTATION_EXPIRES, LABEL_MANAGED_BY, LABEL_RUN, MANAGED_BY, home_namespace};
 use crate::sandbox::remove::{self, Left, Options, Removed, Target};
 use crate::sandbox::{KEY_SECRET, KEY_SECRET_TYPE, namespace_ref};
 use crate::seal::{self, RunKey};
@@ -213,7 +213,8 @@ async fn from_journal(cluster: &Cluster, path: &Path) -> Result<CleanPlan, Clean
 
 /// A run that was found by its home namespace.
 struct Home {
-    key: RunKey,
+    /// None for a home that its run never furnished, see [`unfurnished`].
+    key: Option<RunKey>,
     began: String,
     expires: String,
 }
@@ -244,7 +245,19 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
     for (_, object) in &found {
         let run = run_of(object);
         if !homes.contains_key(run) {
-            homes.insert(run.to_owned(), home(cluster, run).await);
+            let mut home = home(cluster, run).await;
+            let alone = found
+                .iter()
+                .filter(|(_, other)| run_of(other) == run)
+                .count()
+                == 1;
+            if home.is_err() && alone && unfurnished(cluster, run, object).await {
+                home = Ok(Home {
+                    key: None,
+                    ..home_times(object)
+                });
+            }
+            homes.insert(run.to_owned(), home);
         }
     }
 
@@ -299,6 +312,9 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
 
 /// Whether an object was made by the run under this name: seal and form of the name.
 fn proved(home: &Home, run: &str, subject: &ObjectRef, object: &Value) -> Result<(), String> {
+    let Some(key) = &home.key else {
+        return Ok(());
+    };
     let name = &subject.name;
     let form = if (subject.group.as_str(), subject.resource.as_str()) == ("", "namespaces") {
         name.strip_prefix("karat-")
@@ -313,7 +329,7 @@ fn proved(home: &Home, run: &str, subject: &ObjectRef, object: &Value) -> Result
     }
     match seal::carried(object) {
         None => Err("it has the label of a run and no seal".to_owned()),
-        Some(text) if seal::verify(&home.key, run, subject, text) => Ok(()),
+        Some(text) if seal::verify(key, run, subject, text) => Ok(()),
         Some(_) => Err("its seal is forged, or copied from another object".to_owned()),
     }
 }
@@ -370,13 +386,57 @@ async fn home(cluster: &Cluster, run: &str) -> Result<Home, String> {
         ));
     }
     Ok(Home {
-        key,
-        began: present["metadata"]["creationTimestamp"]
+        key: Some(key),
+        ..home_times(&present)
+    })
+}
+
+fn home_times(namespace: &Value) -> Home {
+    Home {
+        key: None,
+        began: namespace["metadata"]["creationTimestamp"]
             .as_str()
             .unwrap_or_default()
             .to_owned(),
-        expires: annotation(&present, ANNOTATION_EXPIRES).to_owned(),
-    })
+        expires: annotation(namespace, ANNOTATION_EXPIRES).to_owned(),
+    }
+}
+
+/// Whether this is a home namespace without its key and without anything else: its run died before it wrote the key, or
+/// it is already being deleted, its Secret first. No seal can be checked then, but nothing can be lost either. The caller
+/// has seen that no other object of the run exists.
+async fn unfurnished(cluster: &Cluster, run: &str, object: &Value) -> bool {
+    let name = home_namespace(run);
+    if !is_run_id(run)
+        || object["metadata"]["name"] != name.as_str()
+        || !object["spec"]["finalizers"].is_array()
+        || object["metadata"]["labels"][LABEL_MANAGED_BY] != MANAGED_BY
+        || seal::carried(object).is_none()
+    {
+        return false;
+    }
+    if object["metadata"]["deletionTimestamp"].is_string() {
+        return true;
+    }
+    // What every namespace gets by itself.
+    for (resource, usual) in [
+        ("secrets", ""),
+        ("configmaps", "kube-root-ca.crt"),
+        ("serviceaccounts", "default"),
+        ("pods", ""),
+        ("services", ""),
+        ("persistentvolumeclaims", ""),
+    ] {
+        let path = format!("/api/v1/namespaces/{name}/{resource}");
+        match cluster.list_json(&path, "").await {
+            Ok(objects)
+                if objects
+                    .iter()
+                    .all(|object| object["metadata"]["name"] == usual) => {}
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// 8 characters of lowercase base32.
@@ -464,7 +524,7 @@ mod tests {
 
     fn home_of(key: &RunKey) -> Home {
         Home {
-            key: key.clone(),
+            key: Some(key.clone()),
             began: "2026-08-01T00:00:00Z".into(),
             expires: "2026-08-02T00:00:00Z".into(),
         }
@@ -543,7 +603,7 @@ mod tests {
         assert!(!matches_filter(&home, &expired, at("2026-08-01T23:59:59Z")));
         let damaged = Home {
             expires: "soon".into(),
-            ..home_of(&home.key)
+            ..home_of(&RunKey::generate().unwrap())
         };
         assert!(!matches_filter(
             &damaged,
