@@ -251,6 +251,7 @@ fn a_field_behind_a_closed_gate_is_not_taken_for_a_missing_check() {
     cluster.drop_field("resourceclaims", "/spec/devices/requests/0/firstAvailable");
     let run = run(cluster);
     assert_passed(&run, &REQUIRED);
+    run.assert_earned();
     assert_eq!(
         run.observed("validation-two-kinds", "firstAvailable"),
         Some("dropped by the server")

@@ -3,7 +3,7 @@
 use crate::api::Api;
 use crate::manifest::cases;
 use karat_sdk::build::DraVersion;
-use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, Value, json};
+use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, Value, json, log};
 
 /// Concludes the three cases.
 pub(crate) fn check(api: &Api) -> Result<()> {
@@ -16,12 +16,12 @@ pub(crate) fn check(api: &Api) -> Result<()> {
             "selectors",
             &json!([{"cel": {"expression": "device.driver == ("}}]),
         );
-        must_be_refused(case, &api.sandboxed("resourceclaims"), &object).map(|(end, _)| end)
+        must_be_refused(case, &api.sandboxed("resourceclaims"), &object)
     })?;
     cases::VALIDATION_NAME.check("", |case| {
         let mut object = api.resource_slice("bad-name", "bad");
         object["spec"]["devices"][0]["name"] = json!("device_0");
-        must_be_refused(case, &api.cluster("resourceslices"), &object).map(|(end, _)| end)
+        must_be_refused(case, &api.cluster("resourceslices"), &object)
     })?;
     Ok(())
 }
@@ -31,62 +31,60 @@ fn two_kinds(api: &Api, case: &Case) -> Result<Conclusion> {
     let mut object = api.claim("bad-kinds", "bad");
     let alternative = json!([{"name": "other", "deviceClassName": "none"}]);
     object["spec"]["devices"]["requests"][0]["firstAvailable"] = alternative;
-    let (end, accepted) = must_be_refused(case, &claims, &object)?;
     // Before 1.36 a feature gate guards `firstAvailable`. With the gate off the server drops the field and sees one kind, so its
-    // yes shows nothing. Then the kinds of a single request must do: all devices, and a number of them.
-    let dropped = accepted.is_some_and(|stored| {
-        stored
-            .pointer("/spec/devices/requests/0/firstAvailable")
-            .is_none()
-    });
-    if !dropped {
-        return Ok(end);
+    // yes shows nothing. A dry run finds that out: it counts as an attempt only if it is refused.
+    match claims.clone().dry_run().create(&object) {
+        Ok(stored)
+            if stored
+                .at("/spec/devices/requests/0/firstAvailable")
+                .is_null() =>
+        {
+            case.observe("firstAvailable", "dropped by the server");
+            // Then the kinds of a single request must do: all devices, and a number of them.
+            let mut object = api.claim("bad-mode", "bad");
+            set_in_request(api, &mut object, "allocationMode", &json!("All"));
+            set_in_request(api, &mut object, "count", &json!(2));
+            must_be_refused(case, &claims, &object)
+        }
+        Ok(_) => must_be_refused(case, &claims, &object),
+        Err(error) => refused(case, error),
     }
-    case.observe("firstAvailable", "dropped by the server");
-    let mut object = api.claim("bad-mode", "bad");
-    set_in_request(api, &mut object, "allocationMode", &json!("All"));
-    set_in_request(api, &mut object, "count", &json!(2));
-    must_be_refused(case, &claims, &object).map(|(end, _)| end)
 }
 
-/// Creates what must not be created. Gives the object as stored when the server took it.
-fn must_be_refused(
-    case: &Case,
-    target: &Target,
-    object: &Value,
-) -> Result<(Conclusion, Option<Value>)> {
-    match target.create(object) {
-        Ok(made) => {
-            let name = made.name().to_owned();
-            // Taken away at once: a flawed object may confuse a controller.
-            if let Err(error) = target.delete(&name) {
-                if error.ends_the_probe() {
-                    return Err(error);
-                }
-                karat_sdk::log::warn(format!(
-                    "{name} was accepted and could not be deleted: {error}"
-                ));
-            }
-            case.observe("uid of what should have been refused", made.uid());
-            Ok((
-                Conclusion::fail(format!("{name} was accepted")),
-                Some(made.into_value()),
-            ))
+/// Creates what must not be created.
+fn must_be_refused(case: &Case, target: &Target, object: &Value) -> Result<Conclusion> {
+    let made = match target.create(object) {
+        Ok(made) => made,
+        Err(error) => return refused(case, error),
+    };
+    // Taken away at once: a flawed object may confuse a controller.
+    if let Err(error) = target.delete(made.name()) {
+        if error.ends_the_probe() {
+            return Err(error);
         }
-        Err(Error::Answered(answer)) if answer.code == 422 => {
+        log::warn(format!(
+            "{} was accepted and could not be deleted: {error}",
+            made.name()
+        ));
+    }
+    case.observe("uid of what should have been refused", made.uid());
+    Ok(Conclusion::fail(format!("{} was accepted", made.name())))
+}
+
+/// What a refusal shows.
+fn refused(case: &Case, error: Error) -> Result<Conclusion> {
+    match error {
+        Error::Answered(answer) if answer.code == 422 => {
             case.observe("code", answer.code);
             case.observe("message", &answer.message);
-            Ok((Conclusion::Pass, None))
+            Ok(Conclusion::Pass)
         }
         // A server that cannot even read the object refuses it too, but not by validation: what that means is unclear.
-        Err(Error::Answered(answer)) if answer.code == 400 => Ok((
-            Conclusion::unknown(
-                Reason::VersionSkew,
-                format!("400 instead of 422: {}", answer.message),
-            ),
-            None,
+        Error::Answered(answer) if answer.code == 400 => Ok(Conclusion::unknown(
+            Reason::VersionSkew,
+            format!("400 instead of 422: {}", answer.message),
         )),
-        Err(error) => Err(error),
+        error => Err(error),
     }
 }
 

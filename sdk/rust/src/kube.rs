@@ -8,7 +8,6 @@ use crate::host;
 use crate::wait::{Deadline, Source};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -253,7 +252,7 @@ impl Query {
     pub fn watch(&self) -> Result<Watch> {
         Ok(Watch {
             handle: host::open_watch(self)?,
-            ahead: VecDeque::new(),
+            synced: false,
         })
     }
 }
@@ -346,7 +345,8 @@ pub enum Quiet {
 #[derive(Debug)]
 pub struct Watch {
     handle: host::Watch,
-    ahead: VecDeque<Event>,
+    /// Whether everything present was delivered, since the beginning or the last gap.
+    synced: bool,
 }
 
 impl Watch {
@@ -355,10 +355,13 @@ impl Watch {
     /// # Errors
     /// Those of the server and of the door.
     pub fn poll(&mut self) -> Result<Option<Event>> {
-        if let Some(event) = self.ahead.pop_front() {
-            return Ok(Some(event));
+        let event = self.handle.next()?;
+        match &event {
+            Some((EventKind::Synced, _)) => self.synced = true,
+            Some((EventKind::Gap, _)) => self.synced = false,
+            _ => {}
         }
-        Ok(match self.handle.next()? {
+        Ok(match event {
             None => None,
             Some((EventKind::Added, text)) => Some(Event::Added(Object::parse(&text)?)),
             Some((EventKind::Modified, text)) => Some(Event::Modified(Object::parse(&text)?)),
@@ -433,24 +436,40 @@ impl Watch {
 
     /// Watches for the whole time that nothing forbidden happens. `forbidden` looks at every object that is there or changes.
     ///
+    /// The time begins when everything present was delivered: before that, the watch saw nothing, and the engine counts from
+    /// there as well.
+    ///
     /// # Errors
-    /// Those of the server and of the door.
+    /// [`Error::Deadline`] when what is present was not delivered within a minute; those of the server and of the door.
     pub fn quiet(
         &mut self,
         time: Duration,
         mut forbidden: impl FnMut(&Object) -> bool,
     ) -> Result<Quiet> {
-        let deadline = Deadline::after(time);
+        let delivery = Duration::from_secs(60);
+        let mut deadline = Deadline::after(if self.synced { time } else { delivery });
+        let mut begun = self.synced;
         while let Some(event) = self.next(deadline)? {
             match event {
                 Event::Gap(reason) => return Ok(Quiet::Gap(reason)),
                 Event::Added(object) | Event::Modified(object) if forbidden(&object) => {
                     return Ok(Quiet::Broken(object));
                 }
+                Event::Synced if !begun => {
+                    begun = true;
+                    deadline = Deadline::after(time);
+                }
                 _ => {}
             }
         }
-        Ok(Quiet::Held)
+        if begun {
+            Ok(Quiet::Held)
+        } else {
+            Err(Error::Deadline {
+                what: "the delivery of what is there".into(),
+                after: delivery,
+            })
+        }
     }
 
     /// Ends the watch. Without it, it ends with the attempt.

@@ -233,8 +233,14 @@ impl Run {
             }
             if declared.kind == "negative" {
                 let refused = effects.iter().any(|call| (400..500).contains(&call.code));
+                let accepted = effects.iter().any(|call| {
+                    call.code == 200 && matches!(call.verb.as_str(), "create" | "update" | "patch")
+                });
                 if !refused && declared.quiet.is_none() {
                     complaints.push(format!("{}: nothing was refused", case.id));
+                }
+                if accepted && declared.quiet.is_none() {
+                    complaints.push(format!("{}: something was accepted", case.id));
                 }
                 for control in &declared.controls {
                     if self.conclusion(&control.case) != Some(&Conclusion::Pass) {
