@@ -240,15 +240,13 @@ impl Kind {
     /// What is wrong with a list by label; nothing when it has exactly these objects.
     fn listed(&self, set: &str, uids: &[&str]) -> Result<Option<String>> {
         let found = self.target.query().labels(format!("{SET}={set}")).list()?;
-        let mut have: Vec<&str> = found.iter().map(Object::uid).collect();
-        let mut want = uids.to_vec();
-        have.sort_unstable();
-        want.sort_unstable();
-        Ok((have != want).then(|| {
+        let same =
+            found.len() == uids.len() && found.iter().all(|object| uids.contains(&object.uid()));
+        Ok((!same).then(|| {
             format!(
                 "the list by label gives {} objects instead of {}, or other ones",
-                have.len(),
-                want.len()
+                found.len(),
+                uids.len()
             )
         }))
     }

@@ -10,11 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Most slices that are read. A cluster with more has devices enough among them, but a pool can no longer be called complete.
 pub(crate) const MOST_SLICES: usize = 2000;
+/// Usable devices that are compared with all others. More would only cost time: one that can be told apart is enough.
+const LOOKED_AT: usize = 32;
 /// Taints that no pod of this probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
 
 /// Driver, pool and name: the identity of a device.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) driver: String,
     pub(crate) pool: String,
@@ -75,7 +77,8 @@ pub(crate) struct Inventory {
     pub(crate) devices: Vec<Device>,
     /// Devices of slices of older generations, and of incomplete pools.
     pub(crate) stale: usize,
-    pub(crate) taken: BTreeSet<Key>,
+    /// Devices of allocated claims, as [`Key`] shows them.
+    taken: BTreeSet<String>,
     pub(crate) kubelets: BTreeSet<String>,
     taints: BTreeSet<String>,
     classes: Vec<Class>,
@@ -127,7 +130,9 @@ pub(crate) fn read(api: &Api, ours: &str) -> Result<Inventory> {
         .list()?
     {
         let results = claim.items("/status/allocation/devices/results");
-        found.taken.extend(results.iter().map(Key::of_result));
+        for result in results {
+            found.taken.insert(Key::of_result(result).to_string());
+        }
     }
     for class in api
         .query("deviceclasses")
@@ -193,10 +198,14 @@ impl Inventory {
     }
 
     fn pools(&mut self, api: &Api, slices: &[Object], nodes: &[Node]) {
-        let mut pools: BTreeMap<(&str, &str), Vec<&Object>> = BTreeMap::new();
+        // A list and not a map: each kind of map or sort is several kilobytes of a component, and pools are few.
+        let mut pools: Vec<((&str, &str), Vec<&Object>)> = Vec::new();
         for slice in slices {
             let key = (slice.text("/spec/driver"), slice.text("/spec/pool/name"));
-            pools.entry(key).or_default().push(slice);
+            match pools.iter_mut().find(|(have, _)| *have == key) {
+                Some((_, slices)) => slices.push(slice),
+                None => pools.push((key, vec![slice])),
+            }
         }
         for ((driver, pool), slices) in pools {
             let generation =
@@ -260,19 +269,17 @@ impl Inventory {
     /// Devices that a pod could get now.
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Device> {
         self.devices.iter().filter(|device| {
-            device.reachable && !device.divided && !self.taken.contains(&device.key)
+            device.reachable && !device.divided && !self.taken.contains(&device.key.to_string())
         })
     }
 
     /// A device to ask for: the one that the fewest others resemble, of a class that is understood.
     pub(crate) fn choose(&self, run: &str) -> Option<Choice> {
-        let mut choices: Vec<Choice> = self
-            .usable()
+        self.usable()
+            .take(LOOKED_AT)
             .filter_map(|device| self.ask_for(device, run))
-            .collect();
-        // The sort is stable: among equals the first in the order of driver, pool and slice.
-        choices.sort_by_key(|choice| choice.fitting.len());
-        choices.into_iter().next()
+            // Among equals the first, in the order of the lists.
+            .min_by_key(|choice| choice.fitting.len())
     }
 
     fn ask_for(&self, device: &Device, run: &str) -> Option<Choice> {
@@ -336,13 +343,10 @@ impl Inventory {
 
     /// The class of a device: of those that are understood and fit, the one with the driver's name, else the first.
     fn class_for(&self, device: &Device) -> Option<&Class> {
-        let mut fitting: Vec<&Class> = self
-            .classes
+        self.classes
             .iter()
             .filter(|class| class.names(&device.key.driver) && class.fits(device))
-            .collect();
-        fitting.sort_by_key(|class| (class.name != device.key.driver, class.name.clone()));
-        fitting.into_iter().next()
+            .min_by_key(|class| class.name != device.key.driver)
     }
 }
 

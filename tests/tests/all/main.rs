@@ -2,4 +2,6 @@
 
 mod kill;
 mod layers;
+
+mod polyglot;
 mod safety;
