@@ -3,7 +3,6 @@
 //! Taken from the whole object after redaction and before projection, so that the judge sees a pod's node even where the
 //! probe asked only for its phase.
 
-use crate::names;
 use crate::recording::format::{Facts, ObjectFact};
 use serde_json::Value;
 
@@ -23,13 +22,15 @@ const SIMULATOR_DRIVERS: &[&str] = &["gpu.example.com", "dra.example.com"];
 
 /// Adds what is worth knowing about one object of an answer.
 pub(crate) fn note(facts: &mut Facts, object: &Value, is_ours: impl FnOnce(&str) -> bool) {
-    if facts.objects.len() < OBJECTS_MAX {
-        let fact = object_fact(object, is_ours);
-        if !fact.name.is_empty() || !fact.uid.is_empty() {
-            facts.objects.push(fact);
-        }
+    let fact = object_fact(object, is_ours);
+    // A slice of this run is there to exercise the API and says nothing about the platform; a device taken from it would,
+    // and is marked on the claim. The uid decides, since anybody can copy a label.
+    if !(fact.ours && fact.kind == "ResourceSlice") {
+        markers(facts, object);
     }
-    markers(facts, object);
+    if facts.objects.len() < OBJECTS_MAX && !(fact.name.is_empty() && fact.uid.is_empty()) {
+        facts.objects.push(fact);
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -113,9 +114,6 @@ fn markers(facts: &mut Facts, object: &Value) {
                     "simulated driver: ResourceSlice {name} of {driver}"
                 ));
             }
-            if !object["metadata"]["labels"][names::LABEL_RUN].is_null() {
-                add(format!("our own slice: ResourceSlice {name}"));
-            }
         }
         "ResourceClaim" => {
             for result in object["status"]["allocation"]["devices"]["results"]
@@ -163,12 +161,30 @@ mod tests {
     fn simulations_are_marked() {
         let mut facts = Facts::default();
         let node = json!({"kind": "Node", "metadata": {"name": "n", "annotations": {"kwok.x-k8s.io/node": "fake"}}});
-        let slice = json!({"kind": "ResourceSlice", "metadata": {"name": "s", "labels": {names::LABEL_RUN: "abc"}},
+        let slice = json!({"kind": "ResourceSlice", "metadata": {"name": "s", "labels": {crate::names::LABEL_RUN: "abc"}},
             "spec": {"driver": "x.karat.invalid"}});
         for object in [&node, &slice] {
             note(&mut facts, object, |_| false);
         }
-        assert_eq!(facts.markers.len(), 3, "{:?}", facts.markers);
+        assert_eq!(facts.markers.len(), 2, "{:?}", facts.markers);
+    }
+
+    #[test]
+    fn a_slice_of_this_run_is_no_marker_but_a_device_taken_from_it_is() {
+        let mut facts = Facts::default();
+        let slice = json!({"kind": "ResourceSlice", "metadata": {"name": "s", "uid": "u1"}, "spec": {"driver": "x.karat.invalid"}});
+        note(&mut facts, &slice, |uid| uid == "u1");
+        assert!(facts.markers.is_empty(), "{:?}", facts.markers);
+        note(&mut facts, &slice, |_| false);
+        assert_eq!(
+            facts.markers.len(),
+            1,
+            "a label or a name does not make it ours"
+        );
+        let claim = json!({"kind": "ResourceClaim", "metadata": {"name": "c", "uid": "u2"},
+            "status": {"allocation": {"devices": {"results": [{"driver": "x.karat.invalid"}]}}}});
+        note(&mut facts, &claim, |_| true);
+        assert_eq!(facts.markers.len(), 2, "{:?}", facts.markers);
     }
 
     #[test]

@@ -22,7 +22,12 @@ const REVIEWS_MAX: usize = 2000;
 
 /// What the engine itself does in a run that writes: API group, resource, verbs, and whether in the run's own namespaces.
 const ENGINE_NEEDS: &[(&str, &str, &[&str], bool)] = &[
-    ("", "namespaces", &["get", "list", "create", "delete"], false),
+    (
+        "",
+        "namespaces",
+        &["get", "list", "create", "delete"],
+        false,
+    ),
     ("", "nodes", &["list"], false),
     ("scheduling.k8s.io", "priorityclasses", &["list"], false),
     ("", "secrets", &["get", "create"], true),
