@@ -120,13 +120,12 @@ pub async fn plan_clean(cluster: &Cluster, source: &CleanSource) -> Result<Clean
 pub async fn execute(cluster: &Cluster, plan: &CleanPlan, options: Options<'_>) -> Removed {
     let mut all = Removed::default();
     for run in &plan.runs {
-        // The home namespace goes last and only if nothing else is left: it holds the key to find the rest again.
-        let home = home_namespace(&run.run);
-        let (last, first): (Vec<Target>, Vec<Target>) = run
+        let home = namespace_ref(&home_namespace(&run.run));
+        let (mut last, rest): (Vec<Target>, Vec<Target>) = run
             .targets
             .iter()
             .cloned()
-            .partition(|target| target.object == namespace_ref(&home));
+            .partition(|target| target.object == home);
         let journal = run
             .journal
             .as_deref()
@@ -136,17 +135,7 @@ pub async fn execute(cluster: &Cluster, plan: &CleanPlan, options: Options<'_>) 
                 let _ = journal.gone(object);
             }
         };
-        let mut removed = remove::remove(cluster, first, options, &on_gone).await;
-        if removed.left.is_empty() {
-            let end = remove::remove(cluster, last, options, &on_gone).await;
-            removed.gone += end.gone;
-            removed.left.extend(end.left);
-        } else {
-            removed.left.extend(last.into_iter().map(|target| Left {
-                object: target.object,
-                why: "kept with the run's key until the rest is gone".to_owned(),
-            }));
-        }
+        let removed = remove::remove(cluster, rest, last.pop(), options, &on_gone).await;
         if let Some(journal) = &journal
             && removed.left.is_empty()
             && journal.ledger().entries().is_empty()
@@ -279,15 +268,21 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
                 .unwrap_or_default()
                 .to_owned(),
         };
+        let ending;
         let verdict = match &homes[run] {
-            Err(why) => Err(why.clone()),
-            Ok(home) => {
-                if !matches_filter(home, filter, now) {
-                    continue;
-                }
-                proved(home, run, &target.object, &object).map(|()| home)
+            Err(_) if is_ending(run, &target.object, &object) => {
+                ending = home_times(&object);
+                Ok(&ending)
             }
+            Err(why) => Err(why.clone()),
+            Ok(home) => proved(home, run, &target.object, &object).map(|()| home),
         };
+        if verdict
+            .as_ref()
+            .is_ok_and(|home| !matches_filter(home, filter, now))
+        {
+            continue;
+        }
         match verdict {
             Ok(home) => runs
                 .entry(run.to_owned())
@@ -315,16 +310,7 @@ fn proved(home: &Home, run: &str, subject: &ObjectRef, object: &Value) -> Result
     let Some(key) = &home.key else {
         return Ok(());
     };
-    let name = &subject.name;
-    let form = if (subject.group.as_str(), subject.resource.as_str()) == ("", "namespaces") {
-        name.strip_prefix("karat-")
-            .and_then(|rest| rest.strip_prefix(run))
-            .is_some_and(|rest| rest.starts_with('-'))
-    } else {
-        name.strip_suffix(run)
-            .is_some_and(|front| front.ends_with('-'))
-    };
-    if !form {
+    if !is_name_of(run, subject) {
         return Err("its name is none that this run gives".to_owned());
     }
     match seal::carried(object) {
@@ -332,6 +318,27 @@ fn proved(home: &Home, run: &str, subject: &ObjectRef, object: &Value) -> Result
         Some(text) if seal::verify(key, run, subject, text) => Ok(()),
         Some(_) => Err("its seal is forged, or copied from another object".to_owned()),
     }
+}
+
+/// Whether a name has the form that only this run gives.
+fn is_name_of(run: &str, subject: &ObjectRef) -> bool {
+    let name = &subject.name;
+    if (subject.group.as_str(), subject.resource.as_str()) == ("", "namespaces") {
+        name.strip_prefix("karat-")
+            .and_then(|rest| rest.strip_prefix(run))
+            .is_some_and(|rest| rest.starts_with('-'))
+    } else {
+        name.strip_suffix(run)
+            .is_some_and(|front| front.ends_with('-'))
+    }
+}
+
+/// Whether an object under a name of the run is already being deleted, by whoever asked for it. Waiting for its end needs
+/// no proof, and asking again changes nothing. At the end of a run the key may be gone before the last namespace.
+fn is_ending(run: &str, subject: &ObjectRef, object: &Value) -> bool {
+    is_run_id(run)
+        && is_name_of(run, subject)
+        && object["metadata"]["deletionTimestamp"].is_string()
 }
 
 fn matches_filter(home: &Home, filter: &SealFilter, now: Timestamp) -> bool {
@@ -402,21 +409,16 @@ fn home_times(namespace: &Value) -> Home {
     }
 }
 
-/// Whether this is a home namespace without its key and without anything else: its run died before it wrote the key, or
-/// it is already being deleted, its Secret first. No seal can be checked then, but nothing can be lost either. The caller
-/// has seen that no other object of the run exists.
+/// Whether this is a home namespace without its key and without anything else: its run died before it wrote the key. No
+/// seal can be checked then, but nothing can be lost either. The caller has seen that no other object of the run exists.
 async fn unfurnished(cluster: &Cluster, run: &str, object: &Value) -> bool {
     let name = home_namespace(run);
     if !is_run_id(run)
         || object["metadata"]["name"] != name.as_str()
-        || !object["spec"]["finalizers"].is_array()
         || object["metadata"]["labels"][LABEL_MANAGED_BY] != MANAGED_BY
         || seal::carried(object).is_none()
     {
         return false;
-    }
-    if object["metadata"]["deletionTimestamp"].is_string() {
-        return true;
     }
     // What every namespace gets by itself.
     for (resource, usual) in [

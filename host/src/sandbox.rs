@@ -521,19 +521,11 @@ impl Sandbox {
         self.close_entries(entries, options).await
     }
 
-    /// Removes everything of the run, its home namespace last: until then the seals can be checked by others.
+    /// Removes everything of the run, its home namespace last.
     pub async fn close(&self, options: Options<'_>) -> Closed {
-        let home = namespace_ref(&home_namespace(&self.journal.head().run));
-        let mut entries = self.journal.ledger().entries();
-        entries.retain(|entry| entry.object != home);
-        let mut closed = self.close_entries(entries, options).await;
-        if closed.left.is_empty()
-            && let Some(entry) = self.journal.ledger().entry(&home)
-        {
-            let last = self.close_entries(vec![entry], options).await;
-            closed.gone += last.gone;
-            closed.left.extend(last.left);
-        }
+        let closed = self
+            .close_entries(self.journal.ledger().entries(), options)
+            .await;
         if closed.left.is_empty() && self.journal.ledger().entries().is_empty() {
             // The journal is only a help from here on; a full disk must not turn a clean end into an error.
             let _ = self.journal.closed();
@@ -543,15 +535,17 @@ impl Sandbox {
 
     async fn close_entries(&self, entries: Vec<LedgerEntry>, options: Options<'_>) -> Closed {
         let head = self.journal.head();
-        let (targets, mut left) =
-            remove::confirm(&self.cluster, &head.key, &head.run, entries, &|object| {
-                let _ = self.journal.gone(object);
-            })
-            .await;
-        let removed = remove::remove(&self.cluster, targets, options, &|object| {
+        let on_gone = |object: &ObjectRef| {
             let _ = self.journal.gone(object);
-        })
-        .await;
+        };
+        let (mut targets, mut left) =
+            remove::confirm(&self.cluster, &head.key, &head.run, entries, &on_gone).await;
+        let home = namespace_ref(&home_namespace(&head.run));
+        let home = targets
+            .iter()
+            .position(|target| target.object == home)
+            .map(|at| targets.swap_remove(at));
+        let removed = remove::remove(&self.cluster, targets, home, options, &on_gone).await;
         left.extend(removed.left);
         Closed {
             gone: removed.gone,

@@ -68,15 +68,19 @@ pub struct Removed {
     pub left: Vec<Left>,
 }
 
+/// Ranks that have steps of their own.
+const PODS: u8 = 3;
+const NAMESPACES: u8 = 7;
+
 /// The order of removal. Objects of one rank go together.
 fn rank(object: &ObjectRef) -> u8 {
     match (object.group.as_str(), object.resource.as_str()) {
         // A policy could refuse the deletions that follow.
         ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => 0,
         ("admissionregistration.k8s.io", _) => 1,
-        ("", "namespaces") => 7,
+        ("", "namespaces") => NAMESPACES,
         _ if object.namespace.is_empty() => 6,
-        ("", "pods") => 3,
+        ("", "pods") => PODS,
         ("", "persistentvolumeclaims") | ("resource.k8s.io" | "snapshot.storage.k8s.io", _) => 4,
         ("apps" | "batch" | "autoscaling", _) | ("", "replicationcontrollers") => 2,
         // Custom resources own pods; resources of Kubernetes itself do not.
@@ -127,9 +131,14 @@ pub async fn confirm(
 }
 
 /// Removes the targets and waits until they are gone. `on_gone` hears of each target that was seen gone.
+///
+/// `home` is the run's home namespace, with the key by which others can tell what is ours. It is asked to go only when
+/// nothing is left but namespaces whose deletion the server has accepted: each of them takes seconds, and the key is of no
+/// more use to them.
 pub async fn remove(
     cluster: &Cluster,
     targets: Vec<Target>,
+    home: Option<Target>,
     options: Options<'_>,
     on_gone: &(dyn Fn(&ObjectRef) + Sync),
 ) -> Removed {
@@ -138,12 +147,12 @@ pub async fn remove(
         options,
         on_gone,
         until: Instant::now() + options.patience,
-        remaining: targets.len(),
+        remaining: targets.len() + usize::from(home.is_some()),
         removed: Removed::default(),
     };
     let namespaces: BTreeMap<String, String> = targets
         .iter()
-        .filter(|target| rank(&target.object) == 7)
+        .filter(|target| rank(&target.object) == NAMESPACES)
         .map(|target| (target.object.name.clone(), target.uid.clone()))
         .collect();
     let volumes = work.volumes_of(&namespaces).await;
@@ -156,14 +165,31 @@ pub async fn remove(
     }
     // What hangs in one step must not keep the others from being asked: it is looked at again at the end.
     let mut hanging = Vec::new();
-    for rank in 0..=7 {
-        let targets = by_rank.remove(&rank).unwrap_or_default();
+    for rank in 0..NAMESPACES {
         let until = work.until.min(Instant::now() + options.patience / 4);
-        if rank == 3 {
+        if rank == PODS {
             work.pods(&namespaces, until).await;
         }
-        hanging.extend(work.delete_all(targets, until).await);
+        let asked = work.ask(by_rank.remove(&rank).unwrap_or_default()).await;
+        hanging.extend(work.wait_gone(asked, until).await);
     }
+    let mut ending = work
+        .ask(by_rank.remove(&NAMESPACES).unwrap_or_default())
+        .await;
+    let accepted = ending.iter().all(|(_, note)| note.is_none());
+    // What hangs inside of a namespace goes with it, or holds it.
+    let only_inside = hanging
+        .iter()
+        .all(|(target, _)| namespaces.contains_key(&target.object.namespace));
+    match home {
+        Some(home) if accepted && only_inside => ending.extend(work.ask(vec![home]).await),
+        Some(home) => work.leave(
+            home.object,
+            "kept with the run's key until the rest is gone".to_owned(),
+        ),
+        None => {}
+    }
+    hanging.extend(ending);
     for (target, note) in work.wait_gone(hanging, work.until).await {
         let why = match (presence(cluster, &target).await, note) {
             (Ok(Presence::Gone), _) => {
@@ -190,23 +216,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Deletes objects of one rank and waits for them; gives those that were not seen gone in time, with what the server
-    /// said against it.
-    async fn delete_all(
-        &mut self,
-        targets: Vec<Target>,
-        until: Instant,
-    ) -> Vec<(Target, Option<String>)> {
+    /// Asks for the deletion of objects; gives all of them, with what the server said against it.
+    async fn ask(&self, targets: Vec<Target>) -> Vec<(Target, Option<String>)> {
         let cluster = self.cluster;
-        let asked = futures::stream::iter(targets)
+        futures::stream::iter(targets)
             .map(|target| async move {
                 let answer = delete(cluster, &target.object, &target.uid, None).await;
                 (target, answer.err().map(|e| e.to_string()))
             })
             .buffer_unordered(PARALLEL)
             .collect()
-            .await;
-        self.wait_gone(asked, until).await
+            .await
     }
 
     /// Waits for objects; gives those that were not seen gone in time.

@@ -690,6 +690,24 @@ async fn a_home_without_its_key_goes_only_while_it_is_empty() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_died_at_its_very_end_is_waited_for() -> Result<()> {
+    let turn = Turn::begin().await?;
+    let (sandbox, journal) = turn.open("kkkkkkkk", EXPIRES).await?;
+    sandbox
+        .open_probe(&manifest()?, Consents::default())
+        .await?;
+    for entry in journal.ledger().entries() {
+        let uid = entry.uid.context("uid")?;
+        turn.cluster.delete_uid(&entry.object.path(), &uid).await?;
+    }
+    let plan = turn.plan(SealFilter::default()).await?;
+    ensure!(plan.left_alone.is_empty(), "{plan:?}");
+    let removed = execute(&turn.cluster, &plan, PATIENT).await;
+    ensure!(removed.left.is_empty(), "{removed:?}");
+    turn.nothing_changed(&[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn foreign_finalizers_are_reported_and_never_removed() -> Result<()> {
     let turn = Turn::begin().await?;
     let (sandbox, journal) = turn.open("iiiiiiii", EXPIRES).await?;
