@@ -353,6 +353,14 @@ impl Door {
         player.finish().map_err(|e| e.to_string())
     }
 
+    /// One call whose live action has its answer ready, for measuring the door without a cluster.
+    #[doc(hidden)]
+    pub async fn measure(&self, object: Vec<u8>) -> Reply {
+        let call = Call::new("bench.measure", json!({"name": "a"}));
+        let live = |_| async { Ok(Answer::live(Content::Object(object), 200)) };
+        self.call(call, live).await.0
+    }
+
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.core.manifest
     }
@@ -471,6 +479,7 @@ impl Door {
                 sequence,
                 too_large,
                 case_before,
+                began: Instant::now(),
                 sent: Arc::default(),
                 _busy: Busy(Arc::clone(&self.core)),
             },
@@ -584,7 +593,7 @@ impl Door {
             stage.case_before.clone().or_else(|| state.case.clone())
         };
         let done_ms = self.elapsed_ms();
-        let event = self.event(&call, stage.sequence, &reply, done_ms - at_ms, bytes);
+        let event = self.event(&call, stage, &reply, bytes);
         let draft = EntryDraft {
             at_ms,
             done_ms,
@@ -646,18 +655,17 @@ impl Door {
     fn event(
         &self,
         call: &Call,
-        sequence: u64,
+        stage: &Stage,
         reply: &Reply,
-        took_ms: u64,
         bytes: u64,
     ) -> RunEventKind {
         RunEventKind::Called {
             probe: self.core.probe.clone(),
-            sequence,
+            sequence: stage.sequence,
             function: call.function.to_owned(),
             target: call.access.as_ref().map(target).unwrap_or_default(),
             outcome: outcome_words(reply),
-            took_us: took_ms * 1000,
+            took_us: u64::try_from(stage.began.elapsed().as_micros()).unwrap_or(u64::MAX),
             bytes,
         }
     }

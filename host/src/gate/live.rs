@@ -256,6 +256,7 @@ pub(super) struct Stage {
     pub(super) sequence: u64,
     pub(super) too_large: Option<usize>,
     pub(super) case_before: Option<CaseKey>,
+    pub(super) began: Instant,
     pub(super) sent: Arc<Sent>,
     pub(super) _busy: Busy,
 }
