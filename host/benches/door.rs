@@ -10,9 +10,9 @@ use karat_engine::grant::{Effective, Grants};
 use karat_engine::journal::{Journal, JournalHead};
 use karat_engine::manifest::Manifest;
 use karat_engine::model::{ClusterRecord, Reach};
+use karat_engine::recording::Recorder;
 use karat_engine::recording::format::{FORMAT, Header, Limits};
 use karat_engine::recording::recorder::BlobSink;
-use karat_engine::recording::Recorder;
 use karat_engine::redact::Redactor;
 use karat_engine::seal::RunKey;
 use kube::client::Body;
@@ -53,7 +53,8 @@ fn bench(page: Vec<u8>) -> Bench {
     limits.seen_bytes = u64::MAX;
     limits.wall_ms = 3_600_000;
     let page = Arc::new(page);
-    let (service, mut server) = tower_test::mock::pair::<http::Request<Body>, http::Response<Body>>();
+    let (service, mut server) =
+        tower_test::mock::pair::<http::Request<Body>, http::Response<Body>>();
     let answer = Arc::clone(&page);
     tokio::spawn(async move {
         while let Some((_, send)) = server.next_request().await {
@@ -186,7 +187,8 @@ fn main() {
 
     // A ratio of two numbers from one loop is steadier than two criterion runs on a shared machine.
     let (mut door_small, mut bare_small) = (Duration::ZERO, Duration::ZERO);
-    let (mut door_list, mut whole_list, mut bare_list) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let (mut door_list, mut whole_list, mut bare_list) =
+        (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     let phase = Query {
         keep: vec!["/status/phase".to_owned()],
         ..Query::new("v1", "pods")
@@ -210,7 +212,10 @@ fn main() {
             let begin = Instant::now();
             let count = runtime.block_on(async {
                 let mut cursor = open_list(&it.door, query).expect("a cursor");
-                cursor.next(&it.door).await.map(|page| page.map(|objects| objects.len()))
+                cursor
+                    .next(&it.door)
+                    .await
+                    .map(|page| page.map(|objects| objects.len()))
             });
             *sum += begin.elapsed();
             assert_eq!(count, Ok(Some(2_500)));

@@ -652,13 +652,7 @@ impl Door {
         Ok(())
     }
 
-    fn event(
-        &self,
-        call: &Call,
-        stage: &Stage,
-        reply: &Reply,
-        bytes: u64,
-    ) -> RunEventKind {
+    fn event(&self, call: &Call, stage: &Stage, reply: &Reply, bytes: u64) -> RunEventKind {
         RunEventKind::Called {
             probe: self.core.probe.clone(),
             sequence: stage.sequence,
