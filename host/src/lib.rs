@@ -6,6 +6,9 @@ pub mod capability;
 pub mod catalog;
 pub mod clean;
 pub mod cluster;
+pub mod component;
+pub mod contract;
+pub mod engine;
 pub mod event;
 pub mod gate;
 pub mod grant;
@@ -18,7 +21,11 @@ pub mod names;
 pub mod package;
 pub mod recording;
 pub mod redact;
+pub mod replay;
 pub mod run;
 pub mod runfolder;
 pub mod sandbox;
 pub mod seal;
+
+#[cfg(test)]
+mod test_guests;

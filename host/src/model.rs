@@ -462,6 +462,8 @@ pub struct RunRecord {
     pub nonce: Option<String>,
     /// Engine version.
     pub engine: String,
+    /// SHA-256 over probes, permissions, settings, mirrors and reach. A run is continued only with the same.
+    pub plan: String,
     /// When the run began, RFC 3339.
     pub started: String,
     /// When it ended; none while it runs or after a crash.

@@ -1,3 +1,245 @@
 //! A run from its plan to its record.
+//!
+//! [`plan`] works out what will be done. [`run`] prepares what all probes share, then the [`dispatcher`] starts attempts, puts
+//! their ends in order and keeps `run.json` up to date; the [`executor`] runs one attempt, [`guest`] the guest itself, and
+//! [`outcome`] names how it ended. Dispatcher and executor share a context that never changes, not state.
 
 pub mod plan;
+
+mod dispatcher;
+mod executor;
+mod guest;
+mod homes;
+mod outcome;
+mod prepare;
+
+pub(crate) use guest::{GuestRun, run as run_guest};
+pub(crate) use outcome::{GuestEnd, classify};
+
+use crate::cluster::Cluster;
+use crate::component::Probe;
+use crate::engine::{Engine, MAX_GUESTS};
+use crate::event::Events;
+use crate::gate::{Snapshots, StopSignal};
+use crate::grant::Grants;
+use crate::journal::{Journal, JournalError};
+use crate::manifest::{Manifest, SettingKind};
+use crate::model::{ClusterRecord, Outcome, Reach, RunRecord};
+use crate::redact::Redactor;
+use crate::runfolder::RunFolder;
+use homes::Homes;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Probes at one time at most: each needs its own slot of the engine's pool, and clean-up goes on beside it.
+pub const PARALLEL_MAX: usize = (MAX_GUESTS / 2) as usize;
+
+/// Everything a run needs. The caller has shown the plan and got consent.
+pub struct RunRequest {
+    /// The engine.
+    pub engine: Engine,
+    /// Probes to start, in the order of the plan.
+    pub probes: Vec<Probe>,
+    /// Probes that the plan left out, with the outcome that stands in the record for them.
+    pub left_out: Vec<(Probe, Outcome)>,
+    /// The cluster, with the engine's credentials.
+    pub engine_cluster: Cluster,
+    /// The cluster, with the credentials for calls of probes. Another instance, so that they cannot be mixed up.
+    pub probe_cluster: Cluster,
+    /// What the operator grants.
+    pub grants: Grants,
+    /// How far the run may go.
+    pub reach: Reach,
+    /// The operator's settings by probe id and key.
+    pub settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// Image references by what stands in manifests, for mirrors: a registry or repository prefix and its replacement.
+    pub mirrors: BTreeMap<String, String>,
+    /// Probes at one time, at least 1; cut at [`PARALLEL_MAX`].
+    pub parallel: usize,
+    /// The output folder. New or empty for a new run; the folder of the run for the other modes.
+    pub out: PathBuf,
+    /// What to do with a run that is already there.
+    pub mode: Mode,
+    /// The reviewer's nonce, for a new run.
+    pub nonce: Option<String>,
+    /// Where events go.
+    pub events: Events,
+    /// Asks the run to stop: guests get two seconds, everything is removed and written.
+    pub stop: StopSignal,
+    /// Asks the run to stop at once. What exists stays; the journal remembers it for `karat clean`.
+    pub stop_now: StopSignal,
+}
+
+/// Whether a run is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A new run.
+    New,
+    /// The same run again for probes whose last attempt did not pass. Attempts are added, never replaced.
+    RerunFailed,
+    /// The rest of a run that was interrupted: probes without a finished attempt begin anew.
+    Resume,
+}
+
+/// Why a run could not be done, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder of the run.
+    #[error(transparent)]
+    Folder(#[from] crate::runfolder::FolderError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// No random bytes.
+    #[error(transparent)]
+    Randomness(#[from] crate::seal::NoRandomness),
+    /// The cluster does not say who it is.
+    #[error("cluster {server}: {cause}")]
+    Identity {
+        /// Address of the server.
+        server: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The run in the folder cannot be continued with what is asked for now.
+    #[error(
+        "run {run} cannot be continued: {what} was {before} then and is {now} now; start a new run in another folder"
+    )]
+    Changed {
+        /// Run id.
+        run: String,
+        /// What differs.
+        what: &'static str,
+        /// Then.
+        before: String,
+        /// Now.
+        now: String,
+    },
+    /// What all probes share could not be prepared.
+    #[error("run cannot be prepared: {0}")]
+    Prepare(String),
+    /// A defect of this program, found while attempts ran; what exists was still removed.
+    #[error("a task of the run failed: {0}; this is a defect of karat, please report it")]
+    Defect(String),
+    /// The run was told to stop at once.
+    #[error("run {run} was stopped before its clean-up; `karat clean {}` removes what it left", folder.display())]
+    StoppedNow {
+        /// Run id.
+        run: String,
+        /// Folder of the run.
+        folder: PathBuf,
+    },
+}
+
+/// What all attempts of a run share.
+struct Context {
+    engine: Engine,
+    run: String,
+    salt: String,
+    nonce: Option<String>,
+    identity: ClusterRecord,
+    engine_cluster: Cluster,
+    probe_cluster: Cluster,
+    grants: Grants,
+    reach: Reach,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    mirrors: BTreeMap<String, String>,
+    redactor: Arc<Redactor>,
+    journal: Journal,
+    snapshots: Snapshots,
+    homes: Homes,
+    folder: RunFolder,
+    events: Events,
+    stop: StopSignal,
+}
+
+impl Context {
+    /// Images of a manifest by name, after the operator's mirrors. The digest stays, so the content is the same.
+    fn images_of(&self, manifest: &Manifest) -> BTreeMap<String, String> {
+        manifest
+            .images
+            .iter()
+            .map(|image| {
+                (
+                    image.name.clone(),
+                    mirrored(&image.reference, &self.mirrors),
+                )
+            })
+            .collect()
+    }
+}
+
+/// The longest prefix that ends at a `/` wins.
+fn mirrored(reference: &str, mirrors: &BTreeMap<String, String>) -> String {
+    mirrors
+        .iter()
+        .filter_map(|(from, to)| {
+            let rest = reference.strip_prefix(from.trim_end_matches('/'))?;
+            rest.starts_with(['/', '@'])
+                .then_some((from.len(), to, rest))
+        })
+        .max_by_key(|(length, _, _)| *length)
+        .map_or_else(
+            || reference.to_owned(),
+            |(_, to, rest)| format!("{}{rest}", to.trim_end_matches('/')),
+        )
+}
+
+/// Settings as the guest sees them: the operator's values, else the defaults of the manifest; secrets as references.
+fn settings_of(
+    manifest: &Manifest,
+    given: &BTreeMap<String, BTreeMap<String, String>>,
+) -> BTreeMap<String, String> {
+    let given = given.get(&manifest.id);
+    manifest
+        .settings
+        .iter()
+        .filter_map(|(key, setting)| {
+            let value = given
+                .and_then(|given| given.get(key))
+                .or(setting.default.as_ref())?;
+            Some(match setting.kind {
+                SettingKind::Secret => (key.clone(), format!("secret:{key}")),
+                _ => (key.clone(), value.clone()),
+            })
+        })
+        .collect()
+}
+
+/// Runs probes and gives the record, which also lies in the output folder.
+///
+/// # Errors
+/// [`RunError`]: what went wrong around the probes. Whatever goes wrong in one of them is an outcome in the record.
+pub async fn run(request: RunRequest) -> Result<RunRecord, RunError> {
+    let prepared = prepare::prepare(request).await?;
+    dispatcher::dispatch(prepared).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_replaces_a_whole_prefix_and_keeps_the_digest() {
+        let mirrors = BTreeMap::from([
+            ("docker.io".to_owned(), "mirror.example/hub/".to_owned()),
+            (
+                "docker.io/library".to_owned(),
+                "mirror.example/lib".to_owned(),
+            ),
+        ]);
+        assert_eq!(
+            mirrored("docker.io/library/busybox@sha256:00", &mirrors),
+            "mirror.example/lib/busybox@sha256:00"
+        );
+        assert_eq!(
+            mirrored("docker.io/vendor/x@sha256:00", &mirrors),
+            "mirror.example/hub/vendor/x@sha256:00"
+        );
+        assert_eq!(
+            mirrored("docker.iox/x@sha256:00", &mirrors),
+            "docker.iox/x@sha256:00"
+        );
+    }
+}

@@ -36,6 +36,7 @@ fn record() -> RunRecord {
         salt: data_encoding::HEXLOWER.encode(&salt),
         nonce: Some("n".to_owned()),
         engine: "9.8.7".to_owned(),
+        plan: "0".repeat(64),
         started: "2026-01-01T00:00:00Z".to_owned(),
         ended: None,
         cluster: ClusterRecord::default(),

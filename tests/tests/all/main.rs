@@ -1,8 +1,8 @@
 //! The tests of the whole system, one binary: they share one control plane where they can.
 
 mod door;
+mod end_to_end;
 mod kill;
 mod layers;
-
 mod polyglot;
 mod safety;

@@ -1,0 +1,526 @@
+//! Verdicts computed again from what a run left on disk: the same probe bytes, the recorded conversation, the same limits and
+//! the same rules. No network, no clock, no cluster.
+//!
+//! The run folder is treated as hostile. What a replay shows is consistency: these probes, given these answers, give these
+//! verdicts. It says nothing about where the answers came from, nor about redaction and projection, which happened before the
+//! answers were recorded.
+//!
+//! An attempt that a budget, a trap or a stop ended cannot be computed again: such ends come at moments that no recording
+//! can fix. It is replayed as far as its calls go, and its judgement is still derived anew.
+
+use crate::component::{self, LoadError, MAX_COMPONENT_BYTES, Probe};
+use crate::engine::Engine;
+use crate::gate::{Door, StopSignal};
+use crate::judge::{self, Evidence};
+use crate::model::{AttemptRecord, Judgement, Outcome, ProbeRecord, RunRecord, Verdict};
+use crate::recording::format::{Header, Limits};
+use crate::recording::{self, Player, ReadOptions, Recording};
+use crate::run::{GuestEnd, GuestRun, classify, run_guest};
+use crate::runfolder::{self, FolderError};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How much more CPU time a replay may use than the run: the reviewer's machine may be slower, and a verdict must not depend on it.
+const CPU_FACTOR: u64 = 4;
+
+/// Wall time of one replayed attempt. Waiting is replayed too, so only computing takes time.
+const WALL: Duration = Duration::from_secs(120);
+
+/// Why nothing could be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The folder holds no run that can be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The folder holds no such probe.
+    #[error("run {run} has no probe {probe}")]
+    NoProbe {
+        /// Run id.
+        run: String,
+        /// The probe that was asked for.
+        probe: String,
+    },
+}
+
+/// What a replay found.
+#[derive(Clone, Debug)]
+pub struct ReplayReport {
+    /// The run record, as it stands in the folder.
+    pub record: RunRecord,
+    /// Every attempt that was looked at, in the order of the record.
+    pub attempts: Vec<ReplayedAttempt>,
+}
+
+impl ReplayReport {
+    /// Everything that differs.
+    pub fn findings(&self) -> impl Iterator<Item = &ReplayFinding> {
+        self.attempts.iter().flat_map(|attempt| &attempt.findings)
+    }
+
+    /// Whether nothing differs.
+    pub fn is_consistent(&self) -> bool {
+        self.findings().next().is_none()
+    }
+}
+
+/// One attempt.
+#[derive(Clone, Debug)]
+pub struct ReplayedAttempt {
+    /// Probe id.
+    pub probe: String,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// Verdict of the record.
+    pub verdict: Option<Verdict>,
+    /// How far it could be replayed.
+    pub depth: Depth,
+    /// Calls of the recording.
+    pub calls: u64,
+    /// What differs.
+    pub findings: Vec<ReplayFinding>,
+}
+
+/// How far an attempt was replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The guest ran from its first call to its return, and the verdict was computed from that.
+    Full,
+    /// The guest ran along the recorded calls; how it ended cannot be computed again. The text says why.
+    NotRecomputable(String),
+    /// Nothing could be run: no recording, withheld answers, an unreadable file. The text says why.
+    None(String),
+}
+
+/// One difference between what the folder says and what the replay gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayFinding {
+    /// Probe id.
+    pub probe: String,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// What differs: `verdict`, `case unauthorised`, `recording`, `component`.
+    pub what: String,
+    /// What the folder says.
+    pub recorded: String,
+    /// What the replay gave.
+    pub replayed: String,
+}
+
+impl fmt::Display for ReplayFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} attempt {}: {}: recorded {}, replayed {}",
+            self.probe, self.attempt, self.what, self.recorded, self.replayed
+        )
+    }
+}
+
+/// Replays the attempts of a run; of one probe only, where one is named.
+///
+/// # Errors
+/// The folder holds no readable run record. Everything below it is a finding.
+pub async fn replay(
+    engine: &Engine,
+    folder: &Path,
+    only: Option<&str>,
+) -> Result<ReplayReport, ReplayError> {
+    let record = runfolder::read_record(folder)?;
+    if let Some(probe) = only
+        && !record.probes.iter().any(|known| known.probe == probe)
+    {
+        return Err(ReplayError::NoProbe {
+            run: record.run,
+            probe: probe.chars().take(80).collect(),
+        });
+    }
+    let mut components = BTreeMap::new();
+    let mut attempts = Vec::new();
+    for probe in &record.probes {
+        if only.is_some_and(|only| only != probe.probe) {
+            continue;
+        }
+        for attempt in &probe.attempts {
+            let loaded = components
+                .entry(probe.digest.clone())
+                .or_insert_with(|| load(engine, folder, &probe.digest));
+            let work = Replay {
+                engine,
+                folder,
+                record: &record,
+                probe,
+                attempt,
+                findings: Vec::new(),
+            };
+            attempts.push(work.run(loaded.as_ref().map_err(String::as_str)).await);
+        }
+    }
+    Ok(ReplayReport { record, attempts })
+}
+
+/// The component as it lies in the folder, if its bytes are those that its digest names.
+fn load(engine: &Engine, folder: &Path, digest: &str) -> Result<Probe, String> {
+    let path = runfolder::component_path(folder, digest).map_err(|error| error.to_string())?;
+    let file =
+        std::fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_COMPONENT_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let found = component::digest(&bytes);
+    if found != digest {
+        return Err(format!("{} has digest {found}", path.display()));
+    }
+    component::load(engine, bytes).map_err(|error: LoadError| error.to_string())
+}
+
+struct Replay<'a> {
+    engine: &'a Engine,
+    folder: &'a Path,
+    record: &'a RunRecord,
+    probe: &'a ProbeRecord,
+    attempt: &'a AttemptRecord,
+    findings: Vec<ReplayFinding>,
+}
+
+impl Replay<'_> {
+    async fn run(mut self, loaded: Result<&Probe, &str>) -> ReplayedAttempt {
+        let (depth, calls) = self.replayed(loaded).await;
+        ReplayedAttempt {
+            probe: self.probe.probe.clone(),
+            attempt: self.attempt.attempt,
+            verdict: self.attempt.judgement.verdict,
+            depth,
+            calls,
+            findings: self.findings,
+        }
+    }
+
+    fn find(
+        &mut self,
+        what: impl Into<String>,
+        recorded: impl Into<String>,
+        replayed: impl Into<String>,
+    ) {
+        self.findings.push(ReplayFinding {
+            probe: self.probe.probe.clone(),
+            attempt: self.attempt.attempt,
+            what: what.into(),
+            recorded: recorded.into(),
+            replayed: replayed.into(),
+        });
+    }
+
+    /// Notes a difference between two texts, if there is one.
+    fn same(&mut self, what: &str, recorded: &str, replayed: &str) {
+        if recorded != replayed {
+            self.find(what, recorded, replayed);
+        }
+    }
+
+    async fn replayed(&mut self, loaded: Result<&Probe, &str>) -> (Depth, u64) {
+        let Some(relative) = &self.attempt.recording else {
+            return self.without_recording();
+        };
+        let read = self.read(relative);
+        let recording = match read {
+            Ok(recording) => recording,
+            Err(error) => {
+                self.find(
+                    "recording",
+                    "a chain of hashes that ends in its head",
+                    error.clone(),
+                );
+                return (Depth::None(error), 0);
+            }
+        };
+        let calls = recording.entries().len() as u64;
+        self.check_header(recording.header());
+        self.check_end(&recording);
+        let probe = match loaded {
+            Ok(probe) => probe,
+            Err(error) => {
+                self.find("component", self.probe.digest.clone(), error);
+                return (Depth::None(error.to_owned()), calls);
+            }
+        };
+        self.check_manifest(&recording, probe);
+        self.check_judgement(&recording, probe);
+        (self.check_guest(recording, probe).await, calls)
+    }
+
+    /// An attempt that never reached the guest has nothing to stand on, so it must not claim anything.
+    fn without_recording(&mut self) -> (Depth, u64) {
+        if self.attempt.judgement.verdict.is_some() || !self.attempt.judgement.cases.is_empty() {
+            self.find(
+                "verdict",
+                show(self.attempt.judgement.verdict),
+                "none: there is no recording",
+            );
+        }
+        let why = format!("no recording: {}", self.attempt.outcome.word());
+        (Depth::None(why), 0)
+    }
+
+    fn read(&self, relative: &str) -> Result<Recording, String> {
+        let path =
+            runfolder::recording(self.folder, relative).map_err(|error| error.to_string())?;
+        let options = ReadOptions {
+            expected_head: self.attempt.head.clone(),
+            withheld: true,
+            ..ReadOptions::default()
+        };
+        if options.expected_head.is_none() {
+            return Err("run.json names no head for it".to_owned());
+        }
+        recording::read_with(&path, &options).map_err(|error| error.to_string())
+    }
+
+    /// What the header says about itself must be what the record says about it.
+    fn check_header(&mut self, header: &Header) {
+        let (record, probe, attempt) = (self.record, self.probe, self.attempt);
+        let nonce = |nonce: &Option<String>| nonce.clone().unwrap_or_else(|| "none".to_owned());
+        for (what, recorded, found) in [
+            ("run id", record.run.as_str(), header.run.as_str()),
+            ("salt", &record.salt, &header.salt),
+            ("nonce", &nonce(&record.nonce), &nonce(&header.nonce)),
+            ("engine", &record.engine, &header.engine),
+            ("cluster", &record.cluster.uid, &header.cluster.uid),
+            (
+                "server version",
+                &record.cluster.server_version,
+                &header.cluster.server_version,
+            ),
+            ("probe", &probe.probe, &header.probe),
+            ("probe version", &probe.version, &header.probe_version),
+            ("component", &probe.digest, &header.component),
+            ("contract", &probe.contract, &header.contract),
+            (
+                "attempt",
+                &attempt.attempt.to_string(),
+                &header.attempt.to_string(),
+            ),
+            ("start", &attempt.started, &header.started),
+            ("rules", &attempt.judgement.rules, &header.rules),
+        ] {
+            self.same(what, recorded, found);
+        }
+    }
+
+    fn check_end(&mut self, recording: &Recording) {
+        let Some(end) = recording.end() else { return };
+        let attempt = self.attempt;
+        if end.outcome != attempt.outcome {
+            self.find("outcome", outcome(&attempt.outcome), outcome(&end.outcome));
+        }
+        if end.usage != attempt.usage {
+            self.find(
+                "usage",
+                format!("{:?}", attempt.usage),
+                format!("{:?}", end.usage),
+            );
+        }
+        if end.left_behind != attempt.left_behind {
+            self.find(
+                "left behind",
+                attempt.left_behind.join(", "),
+                end.left_behind.join(", "),
+            );
+        }
+    }
+
+    fn check_manifest(&mut self, recording: &Recording, probe: &Probe) {
+        let manifest = probe.manifest();
+        self.same(
+            "manifest",
+            &recording.header().manifest,
+            &probe.inspected().manifest_digest,
+        );
+        self.same("title", &self.probe.title, &manifest.title);
+        self.same(
+            "requirements",
+            &self.probe.requirements.join(", "),
+            &manifest.requirements.join(", "),
+        );
+        let asked = Limits::from(&manifest.budget);
+        if recording.header().limits != asked {
+            self.find(
+                "limits",
+                format!("{:?}", recording.header().limits),
+                format!("{asked:?}"),
+            );
+        }
+    }
+
+    /// Judges the recorded calls again and compares verdict, reasons and every case.
+    fn check_judgement(&mut self, recording: &Recording, probe: &Probe) {
+        let again = match judge::judge(probe.manifest(), &Evidence::from(recording)) {
+            Ok(again) => again,
+            Err(error) => {
+                self.find("rules", recording.header().rules.clone(), error.to_string());
+                return;
+            }
+        };
+        let then = &self.attempt.judgement;
+        if recording.withheld().is_empty() {
+            for (what, recorded, replayed) in differences(then, &again) {
+                self.find(what, recorded, replayed);
+            }
+        } else if again.verdict != then.verdict {
+            // Without all answers some observations cannot be found again; the verdict itself rests on facts.
+            self.find("verdict", show(then.verdict), show(again.verdict));
+        }
+    }
+
+    /// Runs the guest along its recorded calls.
+    async fn check_guest(&mut self, recording: Recording, probe: &Probe) -> Depth {
+        let withheld = recording.withheld().len();
+        let entries = recording.entries().len() as u64;
+        if withheld > 0 {
+            return Depth::None(format!(
+                "{withheld} of {entries} answers are withheld from this copy"
+            ));
+        }
+        let recorded = recording.end().map(|end| end.outcome.clone());
+        let limits = Limits {
+            cpu_ms: recording.header().limits.cpu_ms.saturating_mul(CPU_FACTOR),
+            ..recording.header().limits.clone()
+        };
+        let manifest = Arc::new(probe.manifest().clone());
+        let door = Door::replay(Player::strict(recording), manifest);
+        let deadline = Instant::now() + WALL;
+        let done = run_guest(
+            self.engine,
+            probe,
+            door.clone(),
+            &limits,
+            deadline,
+            &StopSignal::never(),
+        )
+        .await;
+        match recorded {
+            Some(Outcome::Concluded | Outcome::ProbeError(_)) => {
+                self.check_return(&done, &door, &limits);
+                Depth::Full
+            }
+            other => {
+                self.check_part(&done, &door, entries);
+                let word = other.map_or("killed", |outcome| outcome.word());
+                Depth::NotRecomputable(word.to_owned())
+            }
+        }
+    }
+
+    /// A guest that returned then must return the same now, after the same calls.
+    fn check_return(&mut self, done: &GuestRun, door: &Door, limits: &Limits) {
+        let replayed = classify(&done.end, &done.traces, limits, false);
+        if let Err(text) = door.finish_replay() {
+            self.find("calls", "each one made, in order", text);
+        } else if replayed != self.attempt.outcome {
+            self.find(
+                "outcome",
+                outcome(&self.attempt.outcome),
+                outcome(&replayed),
+            );
+        }
+    }
+
+    /// A guest that was cut off must at least get to its last recorded call; what it does then is not known.
+    fn check_part(&mut self, done: &GuestRun, door: &Door, entries: u64) {
+        let calls = door.usage(0).calls;
+        if calls > entries {
+            return;
+        }
+        if let Err(text) = door.finish_replay() {
+            let cut_off_again = matches!(done.end, GuestEnd::WallOver | GuestEnd::Stopped);
+            if !cut_off_again {
+                self.find("calls", "each one made, in order", text);
+            }
+        }
+    }
+}
+
+/// Every difference between two judgements, for people.
+fn differences(then: &Judgement, again: &Judgement) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    let mut note = |what: String, recorded: String, replayed: String| {
+        if recorded != replayed {
+            found.push((what, recorded, replayed));
+        }
+    };
+    let reason = |judgement: &Judgement| {
+        judgement
+            .reason
+            .map_or_else(String::new, |reason| reason.to_string())
+    };
+    note(
+        "verdict".to_owned(),
+        show(then.verdict),
+        show(again.verdict),
+    );
+    note("reason".to_owned(), reason(then), reason(again));
+    note(
+        "explanation".to_owned(),
+        then.explanation.clone(),
+        again.explanation.clone(),
+    );
+    note(
+        "tier".to_owned(),
+        then.tier.to_string(),
+        again.tier.to_string(),
+    );
+    note(
+        "tier markers".to_owned(),
+        then.tier_because.join("; "),
+        again.tier_because.join("; "),
+    );
+    let cases = then.cases.len().max(again.cases.len());
+    for at in 0..cases {
+        match (then.cases.get(at), again.cases.get(at)) {
+            (Some(a), Some(b)) if a == b => {}
+            (Some(a), Some(b))
+                if a.case == b.case && (a.verdict, a.reason) == (b.verdict, b.reason) =>
+            {
+                note(
+                    format!("details of case {}", a.case),
+                    format!("{a:?}"),
+                    format!("{b:?}"),
+                );
+            }
+            (a, b) => {
+                let text = |case: Option<&crate::model::CaseResult>| {
+                    case.map_or_else(
+                        || "none".to_owned(),
+                        |case| match case.reason {
+                            Some(reason) => {
+                                format!("{} ({reason}) for {}", case.verdict, case.case)
+                            }
+                            None => format!("{} for {}", case.verdict, case.case),
+                        },
+                    )
+                };
+                let name = a
+                    .or(b)
+                    .map_or_else(String::new, |case| case.case.to_string());
+                note(format!("case {name}"), text(a), text(b));
+            }
+        }
+    }
+    found
+}
+
+fn show(verdict: Option<Verdict>) -> String {
+    verdict.map_or_else(|| "no verdict".to_owned(), |verdict| verdict.to_string())
+}
+
+fn outcome(outcome: &Outcome) -> String {
+    match outcome.detail() {
+        Some(detail) => format!("{}: {detail}", outcome.word()),
+        None => outcome.word().to_owned(),
+    }
+}

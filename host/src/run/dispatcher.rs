@@ -1,0 +1,132 @@
+//! Starts attempts in the order of the plan, so many at one time, and puts their ends in order: run record, run head, events.
+//! It alone writes the record. Stopping ends in the same place as finishing: nothing of the run is left unsaid.
+
+use super::executor::{self, not_started};
+use super::prepare::{Prepared, Work};
+use super::{Context, PARALLEL_MAX, RunError};
+use crate::event::RunEventKind;
+use crate::model::{AttemptRecord, Outcome, RunRecord};
+use crate::runfolder::RunHead;
+use jiff::Timestamp;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Runs all the work and closes the run.
+pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> {
+    let Prepared {
+        context,
+        record,
+        head,
+        work,
+        parallel,
+        stop_now,
+    } = prepared;
+    let context = Arc::new(context);
+    let mut book = Book { record, head };
+    context.events.send(RunEventKind::RunStarted {
+        run: book.record.run.clone(),
+        probes: work
+            .iter()
+            .map(|work| work.probe.manifest().id.clone())
+            .collect(),
+    });
+    let mut waiting = VecDeque::from(work);
+    let mut running: JoinSet<(usize, AttemptRecord)> = JoinSet::new();
+    let parallel = parallel.clamp(1, PARALLEL_MAX);
+    let mut trouble: Option<RunError> = None;
+    loop {
+        while running.len() < parallel && !context.stop.is_stopping() && trouble.is_none() {
+            let Some(Work { place, probe }) = waiting.pop_front() else {
+                break;
+            };
+            match context.folder.new_attempt(&probe.manifest().id) {
+                Ok(attempt) => {
+                    let context = Arc::clone(&context);
+                    running.spawn(async move {
+                        (place, executor::attempt(context, probe, attempt).await)
+                    });
+                }
+                Err(error) => trouble = Some(error.into()),
+            }
+        }
+        let ended = tokio::select! {
+            biased;
+            () = stop_now.stopped() => {
+                running.abort_all();
+                return Err(RunError::StoppedNow {
+                    run: book.record.run,
+                    folder: context.folder.path().to_owned(),
+                });
+            }
+            ended = running.join_next() => ended,
+        };
+        match ended {
+            None => break,
+            Some(Ok((place, attempt))) => {
+                if let Err(error) = book.add(&context, place, attempt) {
+                    trouble.get_or_insert(error);
+                }
+            }
+            // A panic of a task: what it had in hand is in the journal.
+            Some(Err(error)) => {
+                trouble.get_or_insert(RunError::Defect(error.to_string()));
+            }
+        }
+    }
+    if context.stop.is_stopping() {
+        for Work { place, probe } in waiting {
+            let attempt = context.folder.new_attempt(&probe.manifest().id)?;
+            let attempt = not_started(&probe, attempt.number, Outcome::Interrupted, Vec::new());
+            book.add(&context, place, attempt)?;
+        }
+    }
+    let left_behind = tokio::select! {
+        biased;
+        () = stop_now.stopped() => {
+            return Err(RunError::StoppedNow {
+                run: book.record.run,
+                folder: context.folder.path().to_owned(),
+            });
+        }
+        left_behind = context.homes.close_run() => left_behind,
+    };
+    if left_behind.is_empty() && !context.homes.keep_the_journal() {
+        context.journal.closed()?;
+    }
+    book.record.ended = Some(Timestamp::now().to_string());
+    context.folder.write_record(&book.record)?;
+    context
+        .events
+        .send(RunEventKind::RunFinished { left_behind });
+    match trouble {
+        None => Ok(book.record),
+        Some(trouble) => Err(trouble),
+    }
+}
+
+/// The record and its head, which grow together.
+struct Book {
+    record: RunRecord,
+    head: RunHead,
+}
+
+impl Book {
+    /// Adds an attempt and saves: a run that is killed now has everything that ended before.
+    fn add(
+        &mut self,
+        context: &Context,
+        place: usize,
+        mut attempt: AttemptRecord,
+    ) -> Result<(), RunError> {
+        if let Some(head) = &attempt.head {
+            attempt.folded = Some(self.head.fold(head).map_err(RunError::Defect)?);
+            self.record.head = self.head.text();
+        }
+        if let Some(probe) = self.record.probes.get_mut(place) {
+            probe.attempts.push(attempt);
+        }
+        context.folder.write_record(&self.record)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! Where probes live in the cluster while they run: the run's home and the sandbox namespaces of each probe. A run whose probes
+//! only read makes neither.
+
+use super::prepare::Work;
+use super::{RunError, RunRequest};
+use crate::event::{Events, RunEventKind};
+use crate::gate::expiry;
+use crate::journal::{Journal, ObjectRef};
+use crate::manifest::Manifest;
+use crate::model::Reach;
+use crate::sandbox::remove::Options;
+use crate::sandbox::{Closed, Consents, Sandbox, SandboxOptions, Unproved};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long the removal of one probe's objects may take: namespaces wait for pods to end, and those for their grace period.
+const PROBE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the removal of the rest may take.
+const RUN_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Home and sandboxes of a run.
+pub(super) struct Homes {
+    /// None when no probe of the run writes.
+    sandbox: Option<Sandbox>,
+    events: Events,
+}
+
+impl Homes {
+    /// Makes the home, and removes what a crash of the same run left of its probes.
+    pub(super) async fn prepare(
+        request: &RunRequest,
+        journal: &Journal,
+        work: &[Work],
+    ) -> Result<Homes, RunError> {
+        let writes = |work: &&Work| {
+            let manifest = work.probe.manifest();
+            manifest.reach > Reach::Read || !manifest.namespaces.is_empty()
+        };
+        let writers: Vec<&Work> = work.iter().filter(writes).collect();
+        let leftovers: BTreeSet<String> = journal
+            .ledger()
+            .entries()
+            .into_iter()
+            .map(|entry| entry.probe)
+            .collect();
+        let mut homes = Homes {
+            sandbox: None,
+            events: request.events.clone(),
+        };
+        if writers.is_empty() && leftovers.is_empty() {
+            return Ok(homes);
+        }
+        request.events.send(RunEventKind::Preparing {
+            what: "home namespace".to_owned(),
+        });
+        let wall = writers
+            .iter()
+            .map(|work| work.probe.manifest().budget.wall)
+            .sum();
+        let options = SandboxOptions {
+            expires: expiry(wall),
+            unproved: Unproved::Refuse,
+        };
+        let sandbox = Sandbox::open(request.engine_cluster.clone(), journal.clone(), options)
+            .await
+            .map_err(|error| RunError::Prepare(format!("home namespace: {error}")))?;
+        for text in sandbox.warnings() {
+            homes.warn(text.clone());
+        }
+        homes.sandbox = Some(sandbox);
+        for probe in leftovers.iter().filter(|probe| !probe.is_empty()) {
+            let left = homes.close(probe).await;
+            if !left.is_empty() {
+                return Err(RunError::Prepare(format!(
+                    "what an earlier attempt of {probe} left cannot be removed: {}",
+                    left.join(", ")
+                )));
+            }
+        }
+        Ok(homes)
+    }
+
+    /// The cluster's PriorityClasses with their values; empty for a run that creates nothing.
+    pub(super) fn priority_classes(&self) -> BTreeMap<String, i64> {
+        self.sandbox
+            .as_ref()
+            .map(|sandbox| sandbox.priority_classes().clone())
+            .unwrap_or_default()
+    }
+
+    /// Makes the namespaces of a probe and gives their names by alias.
+    pub(super) async fn open(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let Some(sandbox) = &self.sandbox else {
+            return Ok(BTreeMap::new());
+        };
+        let made = sandbox
+            .open_probe(manifest, Consents::default())
+            .await
+            .map_err(|error| format!("sandbox: {error}"))?;
+        for text in made.warnings {
+            self.warn(text);
+        }
+        Ok(made.namespaces)
+    }
+
+    /// Removes everything of a probe. Gives what remains.
+    pub(super) async fn close(&self, probe: &str) -> Vec<String> {
+        let Some(sandbox) = &self.sandbox else {
+            return Vec::new();
+        };
+        let progress = |remaining: usize, object: &ObjectRef| self.tell(remaining, object);
+        let options = Options {
+            patience: PROBE_PATIENCE,
+            progress: &progress,
+        };
+        left(sandbox.close_probe(probe, options).await)
+    }
+
+    /// Removes everything of the run, the home last. Gives what remains.
+    pub(super) async fn close_run(&self) -> Vec<String> {
+        let Some(sandbox) = &self.sandbox else {
+            return Vec::new();
+        };
+        let progress = |remaining: usize, object: &ObjectRef| self.tell(remaining, object);
+        let options = Options {
+            patience: RUN_PATIENCE,
+            progress: &progress,
+        };
+        left(sandbox.close(options).await)
+    }
+
+    /// Whether [`Homes::close_run`] notes the end in the journal itself.
+    pub(super) fn keep_the_journal(&self) -> bool {
+        self.sandbox.is_some()
+    }
+
+    fn tell(&self, remaining: usize, object: &ObjectRef) {
+        self.events.send(RunEventKind::CleaningUp {
+            remaining,
+            example: object.to_string(),
+        });
+    }
+
+    fn warn(&self, text: String) {
+        self.events.send(RunEventKind::Warned { text });
+    }
+}
+
+fn left(closed: Closed) -> Vec<String> {
+    closed.left.iter().map(ToString::to_string).collect()
+}

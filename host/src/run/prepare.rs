@@ -1,0 +1,345 @@
+//! What all attempts of a run share, made before the first one: identity of the cluster, run id, folder, journal, redaction,
+//! snapshots, namespaces. A run that continues an earlier one is checked here against what that one was.
+
+use super::homes::Homes;
+use super::{Context, Mode, RunError, RunRequest};
+use crate::cluster::Cluster;
+use crate::component::Probe;
+use crate::engine;
+use crate::event::{Events, RunEventKind};
+use crate::gate::{Snapshots, StopSignal};
+use crate::grant::Effective;
+use crate::journal::{Journal, JournalHead};
+use crate::model::{ClusterRecord, Outcome, ProbeRecord, RunRecord, Verdict};
+use crate::recording::sha256_hex;
+use crate::redact::{Class, Redactor};
+use crate::runfolder::{self, RunFolder, RunHead};
+use crate::seal::RunKey;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Nodes and namespaces whose names are taught to the redaction before the first call. More are met on the way.
+const INVENTORY_MAX: usize = 50_000;
+
+/// A run that can be dispatched.
+pub(super) struct Prepared {
+    pub(super) context: Context,
+    pub(super) record: RunRecord,
+    pub(super) head: RunHead,
+    pub(super) work: Vec<Work>,
+    pub(super) parallel: usize,
+    pub(super) stop_now: StopSignal,
+}
+
+/// One attempt to make.
+pub(super) struct Work {
+    /// Place of the probe in the record.
+    pub(super) place: usize,
+    pub(super) probe: Probe,
+}
+
+pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
+    let identity = identify(&request.engine_cluster).await?;
+    request.events.send(RunEventKind::ClusterReached {
+        server_version: identity.server_version.clone(),
+        server: request.engine_cluster.server().to_owned(),
+    });
+    let plan = plan_digest(&request);
+    let (folder, mut record, journal) = match request.mode {
+        Mode::New => begin(&request, &identity, &plan)?,
+        Mode::RerunFailed | Mode::Resume => go_on(&request, &identity, &plan)?,
+    };
+    let head = runfolder::head_of(&record).map_err(RunError::Prepare)?;
+    for probe in &request.probes {
+        folder.keep_component(probe.digest(), probe.bytes())?;
+    }
+    let work = select(&request, &record);
+    record.ended = None;
+    folder.write_record(&record)?;
+
+    let redactor = Arc::new(Redactor::new(&record.run)?);
+    teach(&request.engine_cluster, &redactor, &request.events).await;
+    let snapshots = Snapshots::new(
+        request.engine_cluster.clone(),
+        Arc::clone(&redactor),
+        journal.ledger(),
+        &record.run,
+        folder.path(),
+        work.iter().map(|work| work.probe.manifest()),
+    )
+    .map_err(RunError::Prepare)?;
+    let homes = Homes::prepare(&request, &journal, &work).await?;
+    Ok(Prepared {
+        work,
+        head,
+        parallel: request.parallel,
+        stop_now: request.stop_now,
+        context: Context {
+            engine: request.engine,
+            run: record.run.clone(),
+            salt: record.salt.clone(),
+            nonce: record.nonce.clone(),
+            identity,
+            engine_cluster: request.engine_cluster,
+            probe_cluster: request.probe_cluster,
+            grants: request.grants,
+            reach: request.reach,
+            settings: request.settings,
+            mirrors: request.mirrors,
+            redactor,
+            journal,
+            snapshots,
+            homes,
+            folder,
+            events: request.events,
+            stop: request.stop,
+        },
+        record,
+    })
+}
+
+/// The uid of `kube-system` serves as the cluster's id: it lives as long as the cluster and is nobody's to change.
+async fn identify(cluster: &Cluster) -> Result<ClusterRecord, RunError> {
+    let failed = |cause: String| RunError::Identity {
+        server: cluster.server().to_owned(),
+        cause,
+    };
+    let version = cluster.get_json("/version").await;
+    let version = version.map_err(|error| failed(error.to_string()))?;
+    let system = cluster.get_json("/api/v1/namespaces/kube-system").await;
+    let system = system.map_err(|error| failed(error.to_string()))?;
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .take(128)
+            .collect::<String>()
+    };
+    let identity = ClusterRecord {
+        uid: text(&system["metadata"]["uid"]),
+        server_version: text(&version["gitVersion"]),
+    };
+    if identity.uid.is_empty() || identity.server_version.is_empty() {
+        return Err(failed(
+            "it gives no version, or `kube-system` has no uid".to_owned(),
+        ));
+    }
+    Ok(identity)
+}
+
+/// Everything that two runs must share to be one: probes, permissions, settings, mirrors, reach.
+fn plan_digest(request: &RunRequest) -> String {
+    let mut text = String::from("karat plan v1\n");
+    let mut probes: Vec<&Probe> = request.probes.iter().collect();
+    probes.sort_by_key(|probe| probe.manifest().id.as_str());
+    for probe in probes {
+        let manifest = probe.manifest();
+        let effective = Effective::new(manifest, &request.grants, std::iter::empty::<&str>());
+        let settings = super::settings_of(manifest, &request.settings);
+        // Writing to a String cannot fail. `{:?}` keeps values with line breaks from looking like other lines.
+        let _ = writeln!(
+            text,
+            "{:?} {} {} {settings:?}",
+            manifest.id,
+            probe.digest(),
+            effective.digest()
+        );
+    }
+    let _ = writeln!(text, "{:?} {}", request.mirrors, request.reach);
+    sha256_hex(text.as_bytes())
+}
+
+fn begin(
+    request: &RunRequest,
+    identity: &ClusterRecord,
+    plan: &str,
+) -> Result<(RunFolder, RunRecord, Journal), RunError> {
+    let folder = RunFolder::create(&request.out)?;
+    let salt = runfolder::new_salt()?;
+    let run = runfolder::run_id(&salt, request.nonce.as_deref());
+    let started = Timestamp::now().to_string();
+    let journal = Journal::create(
+        &folder.journal(),
+        JournalHead {
+            run: run.clone(),
+            key: RunKey::generate()?,
+            cluster: identity.uid.clone(),
+            server: request.engine_cluster.server().to_owned(),
+            started: started.clone(),
+        },
+    )?;
+    let left_out = request.left_out.iter().map(|(probe, outcome)| {
+        let mut record = probe_record(probe);
+        record.attempts.push(super::executor::not_started(
+            probe,
+            1,
+            outcome.clone(),
+            Vec::new(),
+        ));
+        record
+    });
+    let record = RunRecord {
+        format: runfolder::RUN_FORMAT.to_owned(),
+        run,
+        salt: data_encoding::HEXLOWER.encode(&salt),
+        nonce: request.nonce.clone(),
+        engine: engine::VERSION.to_owned(),
+        plan: plan.to_owned(),
+        started,
+        ended: None,
+        cluster: identity.clone(),
+        reach: request.reach,
+        head: RunHead::new().text(),
+        probes: request
+            .probes
+            .iter()
+            .map(probe_record)
+            .chain(left_out)
+            .collect(),
+    };
+    Ok((folder, record, journal))
+}
+
+fn probe_record(probe: &Probe) -> ProbeRecord {
+    let manifest = probe.manifest();
+    ProbeRecord {
+        probe: manifest.id.clone(),
+        version: manifest.version.clone(),
+        title: manifest.title.clone(),
+        requirements: manifest.requirements.clone(),
+        digest: probe.digest().to_owned(),
+        contract: manifest.contract.clone(),
+        attempts: Vec::new(),
+    }
+}
+
+/// Opens a run that is there, and refuses to mix it with something else.
+fn go_on(
+    request: &RunRequest,
+    identity: &ClusterRecord,
+    plan: &str,
+) -> Result<(RunFolder, RunRecord, Journal), RunError> {
+    let (folder, record) = RunFolder::open(&request.out)?;
+    for (what, before, now) in [
+        (
+            "the cluster",
+            record.cluster.uid.as_str(),
+            identity.uid.as_str(),
+        ),
+        (
+            "the server's version",
+            &record.cluster.server_version,
+            &identity.server_version,
+        ),
+        ("the engine", &record.engine, engine::VERSION),
+        (
+            "the reach",
+            &record.reach.to_string(),
+            &request.reach.to_string(),
+        ),
+        (
+            "the set of probes, permissions and settings",
+            &record.plan,
+            plan,
+        ),
+    ] {
+        if before != now {
+            return Err(RunError::Changed {
+                run: record.run,
+                what,
+                before: before.to_owned(),
+                now: now.to_owned(),
+            });
+        }
+    }
+    if let Some(nonce) = &request.nonce
+        && record.nonce.as_ref() != Some(nonce)
+    {
+        return Err(RunError::Changed {
+            run: record.run,
+            what: "the nonce",
+            before: record.nonce.unwrap_or_else(|| "none".to_owned()),
+            now: nonce.clone(),
+        });
+    }
+    let journal = Journal::resume(&folder.journal())?;
+    Ok((folder, record, journal))
+}
+
+/// What is to be done: all of a new run, the rest of an interrupted one, or again what did not pass.
+fn select(request: &RunRequest, record: &RunRecord) -> Vec<Work> {
+    let wanted = |place: usize| {
+        let last = record
+            .probes
+            .get(place)
+            .and_then(|probe| probe.attempts.last());
+        match (request.mode, last) {
+            (Mode::New, _) | (_, None) => true,
+            (Mode::Resume, Some(last)) => last.outcome == Outcome::Interrupted,
+            (Mode::RerunFailed, Some(last)) => !matches!(
+                last.judgement.verdict,
+                Some(Verdict::Pass | Verdict::NotApplicable)
+            ),
+        }
+    };
+    request
+        .probes
+        .iter()
+        .filter_map(|probe| {
+            let place = record
+                .probes
+                .iter()
+                .position(|known| known.digest == probe.digest())?;
+            wanted(place).then(|| Work {
+                place,
+                probe: probe.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Teaches the redaction names that may turn up in text before they turn up in an object. A credential that may not list
+/// nodes gives a warning: their names are then known only from the answers they appear in.
+async fn teach(cluster: &Cluster, redactor: &Redactor, events: &Events) {
+    events.send(RunEventKind::Preparing {
+        what: "inventory".to_owned(),
+    });
+    for (class, path) in [
+        (Class::Node, "/api/v1/nodes"),
+        (Class::Namespace, "/api/v1/namespaces"),
+    ] {
+        let mut next = String::new();
+        let mut seen = 0;
+        loop {
+            let page = match cluster.get_json(&format!("{path}?limit=500{next}")).await {
+                Ok(page) => page,
+                Err(error) => {
+                    events.send(RunEventKind::Warned {
+                        text: format!("names for redaction could not be listed: {error}"),
+                    });
+                    break;
+                }
+            };
+            for item in page["items"].as_array().into_iter().flatten() {
+                seen += 1;
+                if let Some(name) = item["metadata"]["name"].as_str() {
+                    redactor.learn(class, name);
+                }
+                for address in item["status"]["addresses"].as_array().into_iter().flatten() {
+                    if let Some(address) = address["address"].as_str() {
+                        redactor.learn(Class::Address, address);
+                    }
+                }
+            }
+            match page["metadata"]["continue"].as_str() {
+                Some(token) if !token.is_empty() && seen < INVENTORY_MAX => {
+                    next = format!("&continue={}", crate::cluster::encode(token));
+                }
+                _ => break,
+            }
+        }
+    }
+}
