@@ -153,6 +153,7 @@ pub(crate) fn run_record(probes: Vec<ProbeRecord>) -> RunRecord {
         salt: "00".repeat(16),
         nonce: None,
         engine: "0.1.0-dev".to_owned(),
+        plan: "ab".repeat(32),
         started: "2026-01-02T03:04:05Z".to_owned(),
         ended: Some("2026-01-02T03:04:25Z".to_owned()),
         cluster: ClusterRecord {
