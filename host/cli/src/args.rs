@@ -1,7 +1,7 @@
 //! What can be typed, as clap types and nothing else: no files are read and nothing is decided here.
 //! Flags, environment and files become one value in [`crate::settings`]; each verb's work is in [`crate::commands`].
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Run the Kubernetes AI Requirements as small sandboxed probes, and keep evidence that anyone can check.
@@ -10,17 +10,7 @@ use std::path::PathBuf;
     name = "karat",
     version,
     max_term_width = 110,
-    subcommand_required = true,
-    after_help = "Exit codes: 0 all selected passed, 1 something failed, 2 could not tell, 3 wrong usage or input,\n\
-                  4 the environment failed, 70 a bug, 130 and 143 after a signal.",
-    after_long_help = "Examples:\n  \
-        karat list                                  what can be run\n  \
-        karat plan --reach cluster-objects          what a run would do, and which RBAC is missing\n  \
-        karat run --reach cluster-objects           run it, after showing the plan and asking\n  \
-        karat explain dra_support --run karat-runs/20260101T120000Z\n  \
-        karat replay karat-runs/20260101T120000Z    compute the verdicts again, without a cluster\n\n\
-        Exit codes: 0 all selected passed, 1 something failed, 2 could not tell, 3 wrong usage or input,\n\
-        4 the environment failed, 70 a bug, 130 and 143 after a signal."
+    subcommand_required = true
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -28,6 +18,28 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// The definition of the program with the variables it reads, for parsing, completions and the reference alike.
+pub(crate) fn command() -> clap::Command {
+    use std::fmt::Write as _;
+    let mut text = format!("{EXAMPLES}\n\nEnvironment:\n");
+    for variable in crate::env::ALL {
+        let _ = writeln!(text, "  {}\n          {}", variable.name, variable.help);
+    }
+    text.push('\n');
+    text.push_str(EXIT_CODES);
+    Cli::command().after_help(EXIT_CODES).after_long_help(text)
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all selected passed, 1 something failed, 2 could not tell, 3 wrong usage or input,\n\
+                          4 the environment failed, 70 a bug, 130 and 143 after a signal.";
+
+const EXAMPLES: &str = "Examples:\n  \
+    karat list                                  what can be run\n  \
+    karat plan --reach cluster-objects          what a run would do, and which RBAC is missing\n  \
+    karat run --reach cluster-objects           run it, after showing the plan and asking\n  \
+    karat explain dra_support --run karat-runs/20260101T120000Z\n  \
+    karat replay karat-runs/20260101T120000Z    compute the verdicts again, without a cluster";
 
 /// How much the program says.
 #[derive(Clone, Debug, Default, Args)]
@@ -160,10 +172,6 @@ pub(crate) enum RerunArg {
 /// Arguments of `karat run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
-    #[command(flatten)]
-    pub(crate) selection: SelectionArgs,
     /// Start without asking; needed where there is no terminal
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -182,31 +190,35 @@ pub(crate) struct RunArgs {
     /// Finish an interrupted run: same plan, grants, probes, cluster and server version
     #[arg(long, conflicts_with = "nonce")]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
 }
 
 /// Arguments of `karat plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
-    #[command(flatten)]
-    pub(crate) selection: SelectionArgs,
     /// Print the plan as JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Ask no cluster: no permissions are checked and nothing is tried
     #[arg(long, conflicts_with_all = ["kubeconfig", "context"])]
     pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
 }
 
 /// Arguments of `karat list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    #[command(flatten)]
-    pub(crate) sources: SourceArgs,
     /// Print the list as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
 }
 
 /// Arguments of `karat inspect` and `karat probe inspect`.
@@ -215,11 +227,11 @@ pub(crate) struct InspectArgs {
     /// Probe id, requirement id, or a component file
     #[arg(value_name = "PROBE|FILE.wasm")]
     pub(crate) target: String,
-    #[command(flatten)]
-    pub(crate) sources: SourceArgs,
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
 }
 
 /// Arguments of `karat explain`.
@@ -241,8 +253,6 @@ pub(crate) struct CleanArgs {
     /// Output folder of the run; without it, everything on the cluster whose seal proves that Karat made it
     #[arg(value_name = "RUN_DIR")]
     pub(crate) run: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
     /// Only the run with this id; only without RUN_DIR
     #[arg(long, value_name = "ID", conflicts_with = "run")]
     pub(crate) run_id: Option<String>,
@@ -255,6 +265,8 @@ pub(crate) struct CleanArgs {
     /// List what would be removed and remove nothing
     #[arg(long, conflicts_with = "yes")]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 }
 
 /// Arguments of `karat replay`.
@@ -317,6 +329,9 @@ pub(crate) struct ProbeNewArgs {
     /// Id of the probe [default: the folder's name]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
+    /// Checkout of Karat whose Rust SDK the project uses [default: the one this program was built in]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sdk: Option<PathBuf>,
     /// Folder to make; it must not exist or be empty
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
@@ -345,11 +360,10 @@ pub(crate) struct ProbeBuildArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Every environment variable that the program reads itself, with its meaning. Nothing else in this crate asks the
-//! environment, and the engine never does. The list in `docs/reference/cli.md` is made from [`ALL`].
+//! environment, and the engine never does. The list in `karat --help` and in the reference is made from [`ALL`].
 
 use std::ffi::OsString;
 
@@ -70,8 +70,10 @@ pub(crate) const ALL: &[Variable] = &[
 
 /// A view of the environment, so that tests need not change the process.
 pub(crate) struct Environment {
-    read: Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>,
+    read: Box<Read>,
 }
+
+type Read = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
 impl Environment {
     /// The environment of the process.

@@ -5,6 +5,8 @@ mod commands;
 mod env;
 mod exit;
 mod probes;
+#[cfg(test)]
+mod reference;
 mod settings;
 mod signals;
 mod telemetry;

@@ -22,8 +22,6 @@ const FOLDER_MAX: usize = 4096;
 pub(crate) struct Probe {
     /// What it states about itself.
     pub(crate) manifest: Arc<Manifest>,
-    /// The text of the manifest.
-    pub(crate) manifest_text: Arc<str>,
     /// The component.
     pub(crate) bytes: Arc<[u8]>,
     /// Digest of the component, `sha256:…`.
@@ -43,7 +41,6 @@ impl Probe {
             .usage(format!("{origin} is no probe that this release can run"))?;
         Ok(Probe {
             manifest: Arc::new(manifest),
-            manifest_text: text.into(),
             digest: Digest::of(&bytes).to_string(),
             bytes: bytes.into(),
             origin,

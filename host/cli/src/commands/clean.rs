@@ -6,7 +6,7 @@ use super::{Context, runtime};
 use crate::args::CleanArgs;
 use crate::exit::Exit;
 use crate::settings::connect_options;
-use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
+use crate::ui::diagnostics::{CommandError, CommandResult};
 use crate::ui::printer::{Paint, Style};
 use crate::ui::text::{counted, shown, shown_within};
 use crate::ui::verdicts::push_wrapped;

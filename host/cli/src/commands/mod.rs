@@ -7,13 +7,15 @@ mod inspect;
 mod list;
 mod plan;
 mod probe;
+mod replay;
+mod run;
 
-use crate::args::{Cli, Command, ProbeCommand};
+use crate::args::{self, Cli, Command, ProbeCommand};
 use crate::env::Environment;
 use crate::exit::Exit;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::printer::{Paint, Printer, Verbosity};
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -31,7 +33,10 @@ pub(crate) fn start(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let environment = Environment::of_process();
     // One TLS stack: ring, chosen once for everything that speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match args::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error, &environment),
     };
@@ -64,6 +69,8 @@ pub(crate) fn start(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn dispatch(context: &Context, command: Command) -> CommandResult {
     match command {
         Command::Clean(args) => clean::execute(context, &args),
+        Command::Run(args) => run::execute(context, &args),
+        Command::Replay(args) => replay::execute(context, &args),
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),
         Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {
@@ -71,9 +78,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         }
         Command::Explain(args) => explain::execute(context, &args),
         Command::Completions(args) => completions::execute(context, &args),
-        Command::Run(_) | Command::Replay(_) | Command::Probe(ProbeCommand::New(_)) => Err(
-            CommandError::usage(anyhow::anyhow!("this verb is not in this build yet")),
-        ),
+        Command::Probe(ProbeCommand::New(args)) => probe::new::execute(context, &args),
         Command::Probe(ProbeCommand::Build(args)) => probe::build::execute(context, &args),
     }
 }

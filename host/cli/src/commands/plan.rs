@@ -8,7 +8,7 @@ use crate::probes::{Probe, read_limited};
 use crate::settings::{Selection, connect_options};
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
 use crate::ui::plan::{Shown, lines};
-use karat_engine::cluster::{Cluster, ConnectOptions};
+use karat_engine::cluster::{Cluster, ConnectError, ConnectOptions};
 use karat_engine::grant::{Effective, Grants, MAX_GRANTS_SIZE};
 use karat_engine::manifest::Manifest;
 use karat_engine::model::Reach;
@@ -134,10 +134,16 @@ fn sandbox(manifest: &Manifest) -> Vec<String> {
 /// # Errors
 /// No usable kubeconfig.
 pub(crate) async fn connect(options: ConnectOptions) -> Result<Cluster, CommandError> {
-    Cluster::connect(options)
-        .await
-        .environment("cannot reach a cluster")
-        .hint("give --kubeconfig and --context, or set KUBECONFIG; `karat plan --offline` needs no cluster")
+    let named = options.kubeconfig.is_some() || options.context.is_some();
+    Cluster::connect(options).await.map_err(|error| match error {
+        // A file or context that the user named is the user's; what was only searched is the environment's.
+        ConnectError::Kubeconfig { .. } if named => {
+            CommandError::usage(error).doing("cannot use this kubeconfig and context")
+        }
+        error => CommandError::environment(error)
+            .doing("cannot reach a cluster")
+            .hint("give --kubeconfig and --context, or set KUBECONFIG; `karat plan --offline` needs no cluster"),
+    })
 }
 
 /// Asks the cluster what it would allow.

@@ -54,7 +54,9 @@ pub(crate) fn execute(context: &Context, args: &ReplayArgs) -> CommandResult {
         .hint("give the output folder of a run; `karat run` names it at the end")?;
     let printer = &context.printer;
     if args.json {
-        printer.json(&found(&report)).bug("cannot write what was found")?;
+        printer
+            .json(&found(&report))
+            .bug("cannot write what was found")?;
     } else {
         printer.data_lines(lines(&report, printer.out_paint()));
     }
@@ -217,8 +219,14 @@ mod tests {
         let report = report(vec![
             attempt(Depth::Full, Vec::new()),
             attempt(Depth::Full, vec![finding("pass")]),
-            attempt(Depth::NotRecomputable("its wall time was up".to_owned()), Vec::new()),
-            attempt(Depth::None("the recording is not there".to_owned()), Vec::new()),
+            attempt(
+                Depth::NotRecomputable("its wall time was up".to_owned()),
+                Vec::new(),
+            ),
+            attempt(
+                Depth::None("the recording is not there".to_owned()),
+                Vec::new(),
+            ),
         ]);
         insta::assert_snapshot!(lines(&report, Paint::Never).join("\n"));
         assert_eq!(exit(&report).unwrap(), Exit::Failed);
@@ -229,7 +237,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_computed_again_is_not_a_success() {
-        assert_eq!(exit(&report(vec![attempt(Depth::Full, Vec::new())])).unwrap(), Exit::Passed);
+        assert_eq!(
+            exit(&report(vec![attempt(Depth::Full, Vec::new())])).unwrap(),
+            Exit::Passed
+        );
         let half = attempt(Depth::NotRecomputable("x".to_owned()), Vec::new());
         assert_eq!(exit(&report(vec![half])).unwrap(), Exit::Unclear);
         assert_eq!(exit(&report(Vec::new())).unwrap(), Exit::Unclear);
@@ -237,9 +248,15 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_on_its_line() {
-        let report = report(vec![attempt(Depth::None(HOSTILE.to_owned()), vec![finding(HOSTILE)])]);
+        let report = report(vec![attempt(
+            Depth::None(HOSTILE.to_owned()),
+            vec![finding(HOSTILE)],
+        )]);
         for line in lines(&report, Paint::Never) {
-            assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
+            assert!(
+                !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+                "{line:?}"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::probes::{Probe, Probes};
 use crate::settings::{Selection, connect_options};
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
-use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
+use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::plan::{Shown, cluster_line, lines};
 use crate::ui::printer::{Printer, Style};
 use crate::ui::progress::Progress;
@@ -163,14 +163,19 @@ impl Start<'_> {
         let printer = &self.context.printer;
         let plan = &self.made.plan;
         if self.args.yes {
-            printer.status(&format!("cluster: {}", cluster_line(context, &asked.preflight)));
+            printer.status(&format!(
+                "cluster: {}",
+                cluster_line(context, &asked.preflight)
+            ));
             for left in &plan.left_out {
                 let id = shown(&left.probe);
                 match &left.why {
                     LeftOutWhy::Reach(reach) => {
                         printer.status(&format!("left out: {id} needs --reach {reach}"));
                     }
-                    LeftOutWhy::NotGranted(_) => printer.warn(&format!("{id} is not granted what it needs")),
+                    LeftOutWhy::NotGranted(_) => {
+                        printer.warn(&format!("{id} is not granted what it needs"))
+                    }
                 }
             }
             let missing = asked.preflight.missing.len();
@@ -334,7 +339,9 @@ impl Watch<'_> {
             Some(Err(error)) => Err(RunError::Defect(error.to_string())),
             None => {
                 run.abort();
-                Err(RunError::Defect("the run did not let go in time".to_owned()))
+                Err(RunError::Defect(
+                    "the run did not let go in time".to_owned(),
+                ))
             }
         };
         (result, self.signals.exit())
@@ -450,7 +457,10 @@ fn selection(
         }
         let probes = Probes::load(&files)?;
         for probe in probes.iter() {
-            let known = record.probes.iter().any(|known| known.digest == probe.digest);
+            let known = record
+                .probes
+                .iter()
+                .any(|known| known.digest == probe.digest);
             if !known {
                 return Err(CommandError::usage(anyhow!(
                     "{} is not the probe that ran: its digest is {}",
@@ -488,8 +498,10 @@ fn nothing_to_run(made: &Made) -> CommandError {
 /// Whose doing an error of a run is.
 fn describe(error: RunError, signalled: Option<Exit>, folder: &Path) -> CommandError {
     if let Some(exit) = signalled {
-        return CommandError::stopped_because(exit, error)
-            .hint(format!("`karat clean {}` removes what is left", folder.display()));
+        return CommandError::stopped_because(exit, error).hint(format!(
+            "`karat clean {}` removes what is left",
+            folder.display()
+        ));
     }
     match error {
         RunError::Folder(FolderError::Io { .. }) => {
@@ -510,7 +522,9 @@ fn describe(error: RunError, signalled: Option<Exit>, folder: &Path) -> CommandE
 fn files(folder: &Path) -> Vec<String> {
     let name = folder.display();
     vec![
-        format!("written to {name}: run.json (the record), probes/ (recordings), components/ (the probes as they ran),"),
+        format!(
+            "written to {name}: run.json (the record), probes/ (recordings), components/ (the probes as they ran),"
+        ),
         "  journal.jsonl (what was created; it holds the run's key, so keep it private)".to_owned(),
         format!("the verdicts again, offline: karat replay {name}"),
         format!("what did not pass, again:    karat run --out {name} --rerun failed"),
@@ -590,7 +604,10 @@ mod tests {
         for name in ["20260101T000000Z", "20260102T000000Z"] {
             std::fs::write(runs.path().join(name).join(RUN_FILE), "{}").unwrap();
         }
-        assert_eq!(newest(runs.path()).unwrap(), runs.path().join("20260102T000000Z"));
+        assert_eq!(
+            newest(runs.path()).unwrap(),
+            runs.path().join("20260102T000000Z")
+        );
         assert!(newest(&runs.path().join("absent")).is_err());
     }
 
@@ -600,8 +617,16 @@ mod tests {
         let path = folder.path().to_str().unwrap();
         let error = Folder::choose(&args(&["--resume", "--out", path])).unwrap_err();
         assert!(text(&error).contains("there is no run record"));
-        let record = run_record(vec![probe_record("a", Some(Verdict::Pass), Outcome::Concluded)]);
-        std::fs::write(folder.path().join(RUN_FILE), serde_json::to_vec(&record).unwrap()).unwrap();
+        let record = run_record(vec![probe_record(
+            "a",
+            Some(Verdict::Pass),
+            Outcome::Concluded,
+        )]);
+        std::fs::write(
+            folder.path().join(RUN_FILE),
+            serde_json::to_vec(&record).unwrap(),
+        )
+        .unwrap();
         let chosen = Folder::choose(&args(&["--rerun", "failed", "--out", path])).unwrap();
         assert_eq!(chosen.mode, Mode::RerunFailed);
         assert_eq!(chosen.record, Some(record));

@@ -6,8 +6,8 @@ use crate::ui::text::{bytes, counted, duration_ms, shown, shown_within};
 use crate::ui::verdicts::verdict_word;
 use jiff::Timestamp;
 use karat_engine::event::{RunEvent, RunEventKind};
-use karat_engine::model::{Outcome, Verdict};
-use std::collections::BTreeMap;
+use karat_engine::model::{Outcome, Reason, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who wants to read a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub(crate) struct Display {
     began: Option<Timestamp>,
     /// What a probe said of a case, by probe and case.
     said: BTreeMap<(String, String), String>,
+    /// Probes whose last attempt ended before it was done: that its cases are missing is no news.
+    broken_off: BTreeSet<String>,
+    /// What was last said of a clean-up, which tells the same many times.
+    cleaning: String,
 }
 
 impl Display {
@@ -46,6 +50,8 @@ impl Display {
             paint,
             began: None,
             said: BTreeMap::new(),
+            broken_off: BTreeSet::new(),
+            cleaning: String::new(),
         }
     }
 
@@ -58,7 +64,7 @@ impl Display {
     /// The lines of an event.
     pub(crate) fn lines(&mut self, event: &RunEvent) -> Vec<Line> {
         self.began.get_or_insert(event.at);
-        let time = format!("[{:>9}]", duration_ms(self.elapsed_ms(event.at)));
+        let time = clock(self.elapsed_ms(event.at));
         let time = self.paint.paint(Style::Faint, &time);
         self.texts(&event.kind)
             .into_iter()
@@ -140,7 +146,9 @@ impl Display {
                 let said = self.said.remove(&key);
                 // The probe's own word was shown already; only another judgement is news.
                 let same = said.as_deref().is_some_and(|said| said.starts_with(word));
-                if same || (said.is_none() && !result.required) {
+                let expected = result.reason == Some(Reason::NotExercised)
+                    && (!result.required || self.broken_off.contains(probe));
+                if same || expected {
                     return Vec::new();
                 }
                 let reason = result
@@ -197,6 +205,11 @@ impl Display {
                 usage,
                 ..
             } => {
+                if *outcome == Outcome::Concluded {
+                    self.broken_off.remove(probe);
+                } else {
+                    self.broken_off.insert(probe.clone());
+                }
                 let (word, style) = match (outcome, judgement.verdict) {
                     (Outcome::Concluded | Outcome::ProbeError(_), Some(verdict)) => {
                         verdict_word(verdict)
@@ -233,17 +246,19 @@ impl Display {
                 } else {
                     format!(", {}", shown_within(example, 150))
                 };
-                one(
-                    Level::Step,
-                    format!(
-                        "cleaning up: {} left{example}",
-                        counted(*remaining, "object")
-                    ),
-                )
+                let text = format!(
+                    "cleaning up: {} left{example}",
+                    counted(*remaining, "object")
+                );
+                if text == self.cleaning {
+                    return Vec::new();
+                }
+                self.cleaning.clone_from(&text);
+                one(Level::Step, text)
             }
             RunEventKind::Warned { text } => one(Level::Warning, shown(text)),
             RunEventKind::RunFinished { left_behind } => {
-                let mut lines = one(Level::Step, "finished".to_owned());
+                let mut lines = one(Level::Detail, "finished".to_owned());
                 for object in left_behind {
                     lines.push((
                         Level::Warning,
@@ -260,11 +275,16 @@ impl Display {
     }
 }
 
+/// The time before a line: seconds with a tenth, always of one width for the first hours.
+pub(crate) fn clock(ms: u64) -> String {
+    format!("[{:>6}.{} s]", ms / 1000, ms % 1000 / 100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ui::samples::{HOSTILE, events, judgement};
-    use karat_engine::model::{CaseKey, Reason, Usage};
+    use karat_engine::model::{CaseKey, Usage};
 
     #[test]
     fn a_run_line_by_line() {

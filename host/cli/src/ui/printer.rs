@@ -132,11 +132,6 @@ impl Printer {
         self.interactive
     }
 
-    /// How much is said.
-    pub(crate) fn verbosity(&self) -> Verbosity {
-        self.verbosity
-    }
-
     /// The live area, where there is one.
     pub(crate) fn live(&self) -> Option<&MultiProgress> {
         self.live.as_ref()

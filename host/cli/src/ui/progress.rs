@@ -1,7 +1,7 @@
 //! A run while it goes on. On a terminal a live area shows each running probe with its case; in a pipe and in CI there is
 //! one line for each case, and a sign of life when nothing else happened for a while.
 
-use crate::ui::display::{Display, Level};
+use crate::ui::display::{Display, Level, clock};
 use crate::ui::printer::Printer;
 use crate::ui::text::{counted, duration_ms, shown, shown_within};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -78,7 +78,7 @@ impl Progress {
             return;
         }
         self.last_line = Some(now);
-        let time = duration_ms(self.display.elapsed_ms(now));
+        let time = clock(self.display.elapsed_ms(now));
         for (probe, running) in &self.running {
             let since =
                 u64::try_from(now.as_millisecond() - running.since.as_millisecond()).unwrap_or(0);
@@ -88,13 +88,13 @@ impl Progress {
                 format!("still in case {}", running.case)
             };
             self.printer.status(&format!(
-                "[{time:>9}] {}: {case}, for {}",
+                "{time} {}: {case}, for {}",
                 shown_within(probe, 60),
                 duration_ms(since)
             ));
         }
         if self.running.is_empty() {
-            self.printer.status(&format!("[{time:>9}] still at it"));
+            self.printer.status(&format!("{time} still at it"));
         }
     }
 

@@ -123,11 +123,12 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Time for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`.
+/// Time for people: `34 ms`, `1.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`.
 pub(crate) fn duration_ms(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
-        0..10 => format!("{}.{} s", seconds, ms % 1000 / 100),
+        0 => format!("{ms} ms"),
+        1..10 => format!("{}.{} s", seconds, ms % 1000 / 100),
         10..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
@@ -238,7 +239,8 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(duration_ms(0), "0.0 s");
+        assert_eq!(duration_ms(0), "0 ms");
+        assert_eq!(duration_ms(999), "999 ms");
         assert_eq!(duration_ms(9_950), "9.9 s");
         assert_eq!(duration_ms(59_999), "59 s");
         assert_eq!(duration_ms(125_000), "2 min 05 s");

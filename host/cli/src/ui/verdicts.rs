@@ -11,6 +11,9 @@ use karat_engine::model::{
 /// Columns of running text.
 const COLUMNS: usize = 100;
 
+/// Observations of a failed case that are shown at the end of a run.
+const SEEN_LAST: usize = 2;
+
 /// Most observations of a case that are shown.
 const OBSERVATIONS_MAX: usize = 20;
 
@@ -149,38 +152,74 @@ fn why(attempt: &AttemptRecord) -> Vec<String> {
     if let Some(detail) = attempt.outcome.detail() {
         push_wrapped(&mut lines, "", &shown(detail));
     }
-    let said = &attempt.judgement.explanation;
-    if !said.is_empty() {
+    let deciding: Vec<&CaseResult> = cases(attempt)
+        .filter(|case| {
+            case.required && !matches!(case.verdict, Verdict::Pass | Verdict::NotApplicable)
+        })
+        .collect();
+    // The judgement's explanation is often that of the deciding case, which follows anyway.
+    if let Some(said) = explanation(attempt)
+        && !deciding
+            .iter()
+            .any(|case| !case.explanation.is_empty() && said.contains(&case.explanation))
+    {
         push_wrapped(&mut lines, "", &shown(said));
     }
-    for case in &attempt.judgement.cases {
-        if case.required && !matches!(case.verdict, Verdict::Pass | Verdict::NotApplicable) {
-            let reason = case
-                .reason
-                .map_or(String::new(), |reason| format!(" ({reason})"));
-            let explanation = if case.explanation.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", shown(&case.explanation))
-            };
-            let text = format!(
-                "{} {}{reason}{explanation}",
-                shown(&case.case.to_string()),
-                verdict_word(case.verdict).0
-            );
-            push_wrapped(&mut lines, "case ", &text);
+    for case in deciding {
+        let reason = case
+            .reason
+            .map_or(String::new(), |reason| format!(" ({reason})"));
+        let explanation = if case.explanation.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", shown(&case.explanation))
+        };
+        let text = format!(
+            "{} {}{reason}{explanation}",
+            shown(&case.case.to_string()),
+            verdict_word(case.verdict).0
+        );
+        push_wrapped(&mut lines, "case ", &text);
+        if case.verdict == Verdict::Fail {
+            // What was seen last is what the probe gave up on.
+            let skip = case.observations.len().saturating_sub(SEEN_LAST);
+            for observation in case.observations.iter().skip(skip) {
+                let name = shown_within(&observation.name, 80);
+                let text = format!("{name} = {}", shown(&observation.value));
+                push_wrapped(&mut lines, "     seen: ", &text);
+            }
         }
     }
     lines
+}
+
+/// The judgement's explanation, where it says more than how the attempt ended.
+fn explanation(attempt: &AttemptRecord) -> Option<&str> {
+    let said = attempt.judgement.explanation.as_str();
+    let repeated = attempt
+        .outcome
+        .detail()
+        .is_some_and(|detail| said.contains(detail));
+    (!said.is_empty() && !repeated).then_some(said)
+}
+
+/// The cases that tell something: where an attempt ended before its time, those it never came to do not.
+fn cases(attempt: &AttemptRecord) -> impl Iterator<Item = &CaseResult> {
+    let done = attempt.outcome == Outcome::Concluded;
+    attempt
+        .judgement
+        .cases
+        .iter()
+        .filter(move |case| done || case.concluded.is_some() || !case.calls.is_empty())
 }
 
 /// What the user can do about an attempt that did not pass.
 pub(crate) fn what_to_do(attempt: &AttemptRecord) -> Option<String> {
     let of_reason = |reason: Reason| reason.meaning().1.to_owned();
     match &attempt.outcome {
-        Outcome::Denied(_) => {
-            Some("grant what is named above in the grants file, or apply the RBAC that `karat plan` prints".to_owned())
-        }
+        Outcome::Denied(_) => Some(
+            "mend what is named above: a grant, a permission of your account, or a policy of the cluster".to_owned(),
+        ),
         Outcome::OverBudget(_) => Some(
             "look at what was slow; if the platform is healthy, report this to the probe's author".to_owned(),
         ),
@@ -247,7 +286,7 @@ pub(crate) fn explained(probe: &ProbeRecord, paint: Paint) -> Vec<String> {
     }
     for (label, text) in [
         ("ended    ", attempt.outcome.detail().unwrap_or_default()),
-        ("why      ", attempt.judgement.explanation.as_str()),
+        ("why      ", explanation(attempt).unwrap_or_default()),
     ] {
         if !text.is_empty() {
             push_wrapped(&mut lines, label, &shown(text));
@@ -259,7 +298,7 @@ pub(crate) fn explained(probe: &ProbeRecord, paint: Paint) -> Vec<String> {
     for object in &attempt.left_behind {
         push_wrapped(&mut lines, "left     ", &shown(object));
     }
-    for case in &attempt.judgement.cases {
+    for case in cases(attempt) {
         lines.push(String::new());
         case_lines(&mut lines, case, paint);
     }
