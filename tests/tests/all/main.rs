@@ -1,5 +1,6 @@
 //! The tests of the whole system, one binary: they share one control plane where they can.
 
+mod docs;
 mod door;
 mod end_to_end;
 mod kill;
