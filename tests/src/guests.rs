@@ -16,7 +16,19 @@ pub struct Guest {
     lines: String,
     cases: String,
     budget: String,
+    core: Option<Vec<u8>>,
 }
+
+/// Grows a table until somebody stops it.
+const TABLE_BOMB: &str = r#"(module
+  (table $hoard 1 funcref)
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+  (func (export "karat:probe/guest@0.1.0-dev.1#check") (result i32)
+    (loop $again
+      (if (i32.eq (table.grow $hoard (ref.null func) (i32.const 1000)) (i32.const -1)) (then unreachable))
+      (br $again))
+    unreachable))"#;
 
 impl Guest {
     /// A guest that commits one of the attacks of `tests/guests/hostile/src/attacks.rs`.
@@ -29,6 +41,7 @@ impl Guest {
             lines: String::new(),
             cases: case("lie", "list namespaces") + &case("other", "list namespaces"),
             budget: String::new(),
+            core: None,
         }
         .permit("", &["namespaces"], &["get", "list", "watch"], "cluster")
     }
@@ -39,6 +52,28 @@ impl Guest {
             script: script.to_string(),
             ..Guest::attacking(id, "script")
         }
+    }
+
+    /// A guest that grows a table without end; Rust has no word for that, so it is written in WAT.
+    ///
+    /// # Errors
+    /// If the text does not assemble.
+    pub fn table_bomb(id: &str) -> Result<Guest> {
+        let mut core = wat::parse_str(TABLE_BOMB)?;
+        let mut resolve = wit_parser::Resolve::default();
+        let (package, _) = resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit"))?;
+        let world = resolve.select_world(&[package], Some("probe"))?;
+        wit_component::embed_component_metadata(
+            &mut core,
+            &resolve,
+            world,
+            wit_component::StringEncoding::UTF8,
+            false,
+        )?;
+        Ok(Guest {
+            core: Some(core),
+            ..Guest::attacking(id, "none")
+        })
     }
 
     /// How far it goes; `sandbox` by default.
@@ -146,7 +181,8 @@ help = "The calls of a puppet, in JSON."
     /// # Errors
     /// If the core module was not built, or the manifest is wrong.
     pub fn component(&self) -> Result<Vec<u8>> {
-        karat_engine::package::build(&hostile_core()?, &self.manifest())
+        let core = self.core.clone().map_or_else(hostile_core, Ok)?;
+        karat_engine::package::build(&core, &self.manifest())
             .with_context(|| format!("wrap the guest `{}`", self.id))
     }
 }

@@ -3,4 +3,5 @@
 
 pub mod guests;
 pub mod program;
+pub mod runs;
 pub mod state;

@@ -1,0 +1,110 @@
+//! Runs of guests through the engine's library, as the program does them.
+
+use crate::guests::Guest;
+use anyhow::{Context, Result};
+use karat_engine::cluster::{Cluster, ConnectOptions};
+use karat_engine::component::{self, Probe};
+use karat_engine::engine::{Engine, EngineOptions};
+use karat_engine::event::Events;
+use karat_engine::gate::StopSignal;
+use karat_engine::grant::Grants;
+use karat_engine::model::{AttemptRecord, Reach, RunRecord};
+use karat_engine::recording::{self, Recording};
+use karat_engine::run::{self, Mode, RunRequest};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A finished run and its folder, which goes when this is dropped.
+pub struct Run {
+    /// The record.
+    pub record: RunRecord,
+    folder: TempDir,
+}
+
+impl Run {
+    /// The last attempt of a probe.
+    ///
+    /// # Panics
+    /// If the run has no such probe.
+    pub fn attempt(&self, probe: &str) -> &AttemptRecord {
+        let found = self
+            .record
+            .probes
+            .iter()
+            .find(|record| record.probe == probe);
+        found
+            .and_then(|record| record.attempts.last())
+            .unwrap_or_else(|| panic!("no attempt of {probe}"))
+    }
+
+    /// The recording of a probe's last attempt.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn recording(&self, probe: &str) -> Result<Recording> {
+        let path = self
+            .attempt(probe)
+            .recording
+            .as_ref()
+            .context("never started")?;
+        Ok(recording::read(&self.folder().join(path))?)
+    }
+
+    /// Where the run wrote.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+}
+
+/// Runs components with everything granted that they ask for, at most two at one time.
+///
+/// # Errors
+/// If the run cannot be prepared; what happens in a guest is in the record.
+pub async fn run(kubeconfig: &Path, components: Vec<Vec<u8>>, reach: Reach) -> Result<Run> {
+    let engine = Engine::new(&EngineOptions::default())?;
+    let probes = components
+        .into_iter()
+        .map(|bytes| Ok(component::load(&engine, bytes)?))
+        .collect::<Result<Vec<Probe>>>()?;
+    let mut grants = Grants::none();
+    for probe in &probes {
+        grants.extend(Grants::all_asked(probe.manifest()));
+    }
+    let connect = || {
+        Cluster::connect(ConnectOptions {
+            kubeconfig: Some(kubeconfig.to_owned()),
+            ..ConnectOptions::default()
+        })
+    };
+    let folder = tempfile::tempdir()?;
+    let record = run::run(RunRequest {
+        engine,
+        probes,
+        left_out: Vec::new(),
+        engine_cluster: connect().await?,
+        probe_cluster: connect().await?,
+        grants,
+        reach,
+        settings: BTreeMap::new(),
+        mirrors: BTreeMap::new(),
+        parallel: 2,
+        out: folder.path().join("run"),
+        mode: Mode::New,
+        nonce: None,
+        events: Events::silent(),
+        stop: StopSignal::never(),
+        stop_now: StopSignal::never(),
+    })
+    .await?;
+    Ok(Run { record, folder })
+}
+
+/// Wraps guests and runs them.
+///
+/// # Errors
+/// As [`run()`], or if a guest cannot be wrapped.
+pub async fn guests(kubeconfig: &Path, guests: &[Guest], reach: Reach) -> Result<Run> {
+    let components = guests.iter().map(Guest::component).collect::<Result<_>>()?;
+    run(kubeconfig, components, reach).await
+}
