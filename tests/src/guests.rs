@@ -145,6 +145,7 @@ impl Guest {
             lines,
             cases,
             budget,
+            core: _,
         } = self;
         format!(
             r#"
