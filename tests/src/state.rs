@@ -60,7 +60,10 @@ pub async fn of(client: &kube::Client) -> Result<State> {
 /// The state without what other runs of Karat have in the cluster at the moment: tests share one.
 pub fn without_other_runs(state: State, run: &str) -> State {
     let ours = format!("karat-{run}-");
-    state.into_iter().filter(|(key, _)| !key.contains("karat-") || key.contains(&ours)).collect()
+    state
+        .into_iter()
+        .filter(|(key, _)| !key.contains("karat-") || key.contains(&ours))
+        .collect()
 }
 
 /// What differs between two states, one line each; empty when they are equal.

@@ -221,6 +221,10 @@ impl Attempt<'_> {
             (Outcome::Concluded | Outcome::ProbeError(_), Some(budget)) => {
                 Outcome::OverBudget(budget)
             }
+            // One that goes on calling ends by its calls, but the first budget was the cause.
+            (Outcome::OverBudget(last), Some(first)) if last.starts_with("budget `") => {
+                Outcome::OverBudget(first)
+            }
             _ => outcome,
         }
     }

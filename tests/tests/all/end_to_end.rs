@@ -21,8 +21,12 @@ fn engine() -> Result<Engine> {
 /// A probe as `cargo xtask probes` built it.
 fn built(engine: &Engine, name: &str) -> Result<Probe> {
     let path = karat_tests::guests::target_dir().join(format!("components/{name}.wasm"));
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("{} is missing; build it with `cargo xtask probes`", path.display()))?;
+    let bytes = std::fs::read(&path).with_context(|| {
+        format!(
+            "{} is missing; build it with `cargo xtask probes`",
+            path.display()
+        )
+    })?;
     Ok(component::load(engine, bytes)?)
 }
 
@@ -84,9 +88,23 @@ async fn the_smallest_probe_passes_and_its_verdict_replays_offline() -> Result<(
     let record = run(request(&engine, plane, vec![probe], &out).await?).await?;
 
     let attempt = &record.probes[0].attempts[0];
-    assert_eq!(attempt.outcome, Outcome::Concluded, "{}", explained(&record));
-    assert_eq!(attempt.judgement.verdict, Some(Verdict::Pass), "{}", explained(&record));
-    assert!(attempt.usage.calls > 0 && attempt.usage.requests > 0 && attempt.usage.peak_memory_bytes > 0);
+    assert_eq!(
+        attempt.outcome,
+        Outcome::Concluded,
+        "{}",
+        explained(&record)
+    );
+    assert_eq!(
+        attempt.judgement.verdict,
+        Some(Verdict::Pass),
+        "{}",
+        explained(&record)
+    );
+    assert!(
+        attempt.usage.calls > 0
+            && attempt.usage.requests > 0
+            && attempt.usage.peak_memory_bytes > 0
+    );
     assert!(record.ended.is_some());
 
     let report = replay(&engine, &out, None).await?;
