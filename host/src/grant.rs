@@ -47,10 +47,14 @@ pub struct Remedy {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        if let Some(remedy) = &self.remedy {
-            write!(f, "; to open it, add to {}:\n{}", remedy.file, remedy.line)?;
+        if self.rule != PERMISSION {
+            write!(f, " (guard `{}`)", self.rule)?;
         }
-        Ok(())
+        match &self.remedy {
+            Some(remedy) => write!(f, "; to open it, add to {}:\n{}", remedy.file, remedy.line),
+            None if self.rule != PERMISSION => f.write_str("; no grant opens it"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -82,6 +86,8 @@ impl Refusal {
     }
 }
 
+/// The rule of refusals that no guard made.
+const PERMISSION: &str = "permission";
 const PROBE_FILE: &str = "probe.toml";
 const GRANTS_FILE: &str = "the grants file";
 
@@ -508,7 +514,7 @@ impl Effective {
             (format!("{what} asked for"), PROBE_FILE, line)
         };
         Refusal {
-            rule: "permission",
+            rule: PERMISSION,
             message,
             remedy: Some(Remedy { file, line }),
         }
