@@ -86,6 +86,8 @@ struct Maps {
     /// Keyed by randomness of this run, so that nobody can test guesses against a recording.
     mac: Hmac<Sha256>,
     own: String,
+    /// End of every name that the run gives to objects.
+    suffix: String,
     /// Real value to pseudonym.
     forward: HashMap<String, String>,
     /// Pseudonym to real value.
@@ -117,6 +119,7 @@ impl Redactor {
             inner: Mutex::new(Maps {
                 mac,
                 own: format!("karat-{run}-"),
+                suffix: format!("-{run}"),
                 forward: HashMap::new(),
                 back: HashMap::new(),
                 marks: std::collections::HashSet::new(),
@@ -213,7 +216,10 @@ impl Maps {
                 real,
                 "0.0.0.0" | "127.0.0.1" | "::" | "::1" | "0.0.0.0/0" | "::/0"
             ),
-            Class::Node | Class::Device | Class::Account => false,
+            // A name that `run.name` made, for a node that does not exist. No foreign node can bear a run id that was drawn
+            // after it was named.
+            Class::Node => real.ends_with(&self.suffix),
+            Class::Device | Class::Account => false,
         }
     }
 

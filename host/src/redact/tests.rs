@@ -155,6 +155,22 @@ fn names_of_kubernetes_and_of_this_run_stay() {
 }
 
 #[test]
+fn a_node_that_this_run_made_up_stays_wherever_its_name_is_met() {
+    let redactor = redactor();
+    let mut slice = json!({"spec": {"nodeSelector": {"nodeSelectorTerms": [{"matchFields": [
+        {"key": "metadata.name", "operator": "In", "values": ["none-abcdefgh"]},
+    ]}]}}});
+    let sent = slice.clone();
+    redactor.redact("resource.k8s.io", "resourceslices", &mut slice);
+    assert_eq!(slice, sent);
+    assert!(
+        redactor
+            .learn(Class::Node, "none-bbbbbbbb")
+            .starts_with("node-")
+    );
+}
+
+#[test]
 fn a_namespace_that_is_an_ordinary_word_breaks_no_object() {
     let redactor = redactor();
     redactor.learn(Class::Namespace, "monitoring");
