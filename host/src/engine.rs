@@ -40,8 +40,8 @@ const MAX_WASM_STACK: usize = 512 << 10;
 /// Stack of a fibre: the guest's, and what host functions need on top of it.
 const FIBRE_STACK: usize = 4 << 20;
 
-/// Core instances that one component may bring. A Rust probe has 3, one from Python or JavaScript up to about 12.
-const CORE_INSTANCES_PER_GUEST: u32 = 16;
+/// Core instances that one component may bring. A Rust probe has 3, one from JavaScript about 12, one from Python 38.
+const CORE_INSTANCES_PER_GUEST: u32 = 64;
 
 /// Tables that one component may bring, counted as above.
 const TABLES_PER_GUEST: u32 = 16;

@@ -10,8 +10,8 @@ use wasmtime::ResourceLimiter;
 /// Elements of one table. CPython's largest has about 20,000.
 pub const MAX_TABLE_ELEMENTS: usize = 50_000;
 
-/// Core instances, memories and tables of one guest.
-const MAX_INSTANCES: usize = 32;
+/// Core instances, memories and tables of one guest. A component from Python brings 38 instances.
+const MAX_INSTANCES: usize = 64;
 
 /// Bytes that a guest may pass to the host in one call. A body for the API server is at most 1.5 MiB there.
 pub const MAX_ARGUMENT_BYTES: usize = 4 << 20;

@@ -75,7 +75,8 @@ fn tools(language: &str) -> Result<PathBuf> {
     Ok(folder.canonicalize()?)
 }
 
-fn componentize_py() -> Result<PathBuf> {
+/// `componentize-py`, installed if it is absent.
+pub(crate) fn componentize_py() -> Result<PathBuf> {
     let folder = tools("python")?;
     let pin = std::fs::read_to_string(example("python").join("requirements.txt"))?;
     installed(&folder, &pin, |folder| {
@@ -94,7 +95,8 @@ fn componentize_py() -> Result<PathBuf> {
     Ok(folder.join("bin/componentize-py"))
 }
 
-fn componentize_qjs() -> Result<PathBuf> {
+/// `componentize-qjs`, installed if it is absent.
+pub(crate) fn componentize_qjs() -> Result<PathBuf> {
     let folder = tools("js")?;
     let pin = std::fs::read_to_string(example("js").join("package.json"))?;
     installed(&folder, &pin, |folder| {
