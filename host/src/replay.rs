@@ -256,11 +256,22 @@ impl Replay<'_> {
 
     /// An attempt that never reached the guest has nothing to stand on, so it must not claim anything.
     fn without_recording(&mut self) -> (Depth, u64) {
-        if self.attempt.judgement.verdict.is_some() || !self.attempt.judgement.cases.is_empty() {
+        let judgement = &self.attempt.judgement;
+        let claims = judgement
+            .cases
+            .iter()
+            .find(|case| case.verdict != Verdict::Unknown || case.concluded.is_some());
+        if let Some(verdict) = judgement.verdict {
             self.find(
                 "verdict",
-                show(self.attempt.judgement.verdict),
+                show(Some(verdict)),
                 "none: there is no recording",
+            );
+        } else if let Some(case) = claims {
+            self.find(
+                format!("case {}", case.case),
+                case.verdict.to_string(),
+                "nothing: there is no recording",
             );
         }
         let why = format!("no recording: {}", self.attempt.outcome.word());

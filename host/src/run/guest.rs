@@ -153,7 +153,9 @@ mod tests {
             cpu_ms: 5000,
             ..SMALL
         };
-        let cases: [(&str, &str, &str, &Limits, &str, &[&str]); 10] = [
+        // Name, imports, body, limits, outcome, and what its detail must say.
+        type Attack<'a> = (&'a str, &'a str, &'a str, &'a Limits, &'a str, &'a [&'a str]);
+        let cases: [Attack<'_>; 10] = [
             (
                 "endless loop",
                 "",

@@ -20,11 +20,12 @@ use crate::cluster::Cluster;
 use crate::component::Probe;
 use crate::engine::{Engine, MAX_GUESTS};
 use crate::event::Events;
-use crate::gate::{Snapshots, StopSignal};
+use crate::gate::{Door, Snapshots, StopSignal};
 use crate::grant::Grants;
 use crate::journal::{Journal, JournalError};
 use crate::manifest::{Manifest, SettingKind};
 use crate::model::{ClusterRecord, Outcome, Reach, RunRecord};
+use crate::recording::format::Limits;
 use crate::redact::Redactor;
 use crate::runfolder::RunFolder;
 use homes::Homes;
@@ -205,6 +206,14 @@ fn settings_of(
             })
         })
         .collect()
+}
+
+/// Runs one guest behind a door of the caller's making, outside of any run, and says how it ended. Nothing is judged, and a
+/// live door is left open. For benches, and for those who embed the engine with a door of their own.
+pub async fn guest_behind(engine: &Engine, probe: &Probe, door: &Door, limits: &Limits) -> Outcome {
+    let stop = StopSignal::never();
+    let done = run_guest(engine, probe, door.clone(), limits, door.deadline(), &stop).await;
+    classify(&done.end, &done.traces, limits, false)
 }
 
 /// Runs probes and gives the record, which also lies in the output folder.
