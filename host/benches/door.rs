@@ -34,7 +34,7 @@ permissions = [
   { api-groups = [""], resources = ["pods"], verbs = ["get", "list"], scope = "cluster", why = "to measure" },
 ]
 cases = [
-  { id = "none", kind = "observation", required = "optional", claim = "none", effect = ["pods"] },
+  { id = "none", kind = "observation", required = "always", claim = "none", effect = ["pods"] },
 ]
 "#;
 

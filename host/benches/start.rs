@@ -24,7 +24,7 @@ const GUEST: &str = r#"(component
     (func (export "check") (result i32) (i32.const 16)))
   (core instance $core (instantiate $module))
   (func $check (result (result (error string)))
-    (canon lift (core func $core "check") (memory $core "memory")))
+    (canon lift (core func $core "check") (memory (core memory $core "memory"))))
   (instance $guest (export "check" (func $check)))
   (export "karat:probe/guest@0.1.0-dev.1" (instance $guest)))"#;
 
@@ -38,7 +38,7 @@ contract = "0.1.0-dev.1"
 requirements = []
 capabilities = []
 cases = [
-  { id = "none", kind = "observation", required = "optional", claim = "none", expected = "none" },
+  { id = "none", kind = "observation", required = "always", claim = "none", expected = "none" },
 ]
 "#;
 

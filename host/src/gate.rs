@@ -1,10 +1,10 @@
-//! The door: every function that a probe may call goes through [`Door::call`], and nothing else reaches outside.
+//! The door: every function that a probe may call goes through `Door::call`, and nothing else reaches outside.
 //!
 //! Out: count, budgets, deadline, stopping → permission ([`crate::grant`]) → guard ([`crate::guard`]) → real values for
 //! pseudonyms → live, or the recording. In: size cap → redact → facts → reduce → record → guest → event. The guest gets
 //! exactly the reply that was recorded; refused calls are recorded too. In a replay the live action never runs.
 //!
-//! Capabilities ([`crate::capability`]) build a [`Call`] and the live action, and get back a reply; they cannot hand
+//! Capabilities ([`crate::capability`]) build a `Call` and the live action, and get back a reply; they cannot hand
 //! anything to a guest that did not pass here. What the door refuses to do: decide verdicts ([`crate::judge`]), or speak HTTP
 //! ([`crate::cluster`]).
 

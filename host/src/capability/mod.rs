@@ -1,7 +1,7 @@
 //! What probes can do, one module a capability, in plain Rust types. The contract's adapters convert and call these.
 //!
 //! A capability checks the form of its arguments, describes the call for the door ([`crate::gate`]) and brings the live
-//! action. It reaches outside only through the [`crate::gate::Wire`] that the door hands to that action, and never calls
+//! action. It reaches outside only through the `Wire` that the door hands to that action, and never calls
 //! another capability. Functions that have no error in the contract return one here all the same: then the attempt is
 //! over ([`crate::gate::Door::ended`] says why) and the caller traps the guest.
 

@@ -1,8 +1,8 @@
 //! A run from its plan to its record.
 //!
-//! [`plan`] works out what will be done. [`run`] prepares what all probes share, then the [`dispatcher`] starts attempts, puts
-//! their ends in order and keeps `run.json` up to date; the [`executor`] runs one attempt, [`guest`] the guest itself, and
-//! [`outcome`] names how it ended. Dispatcher and executor share a context that never changes, not state.
+//! [`plan`] works out what will be done. [`run`] prepares what all probes share, then the dispatcher starts attempts, puts
+//! their ends in order and keeps `run.json` up to date; the executor runs one attempt, `guest` the guest itself, and
+//! `outcome` names how it ended. Dispatcher and executor share a context that never changes, not state.
 
 pub mod plan;
 
