@@ -209,12 +209,17 @@ impl Ledger {
         self.lock().ever.contains(uid)
     }
 
-    /// Number of cluster-scoped objects of all probes, intended or present. The engine's own namespaces do not count.
+    /// Number of cluster-scoped objects of all probes, intended or present. Namespaces do not count: the engine alone makes
+    /// them, for itself and for the probes.
     pub fn cluster_objects(&self) -> usize {
+        let is_namespace = |object: &ObjectRef| {
+            (object.group.as_str(), object.resource.as_str()) == ("", "namespaces")
+        };
         self.lock()
             .present
             .values()
-            .filter(|entry| entry.object.namespace.is_empty() && !entry.probe.is_empty())
+            .filter(|entry| entry.object.namespace.is_empty() && !is_namespace(&entry.object))
+            .filter(|entry| !entry.probe.is_empty())
             .count()
     }
 

@@ -16,6 +16,7 @@ pub struct Guest {
     lines: String,
     cases: String,
     budget: String,
+    capabilities: Vec<&'static str>,
     core: Option<Vec<u8>>,
 }
 
@@ -41,6 +42,7 @@ impl Guest {
             lines: String::new(),
             cases: case("lie", "list namespaces") + &case("other", "list namespaces"),
             budget: String::new(),
+            capabilities: vec!["kube-read", "kube-write"],
             core: None,
         }
         .permit("", &["namespaces"], &["get", "list", "watch"], "cluster")
@@ -80,6 +82,13 @@ impl Guest {
     #[must_use]
     pub fn reach(mut self, reach: &'static str) -> Guest {
         self.reach = reach;
+        self
+    }
+
+    /// Asks for a capability beside `kube-read` and `kube-write`.
+    #[must_use]
+    pub fn capability(mut self, name: &'static str) -> Guest {
+        self.capabilities.push(name);
         self
     }
 
@@ -145,6 +154,7 @@ impl Guest {
             lines,
             cases,
             budget,
+            capabilities,
             core: _,
         } = self;
         format!(
@@ -157,7 +167,7 @@ misleads = "It is made to."
 contract = "0.1.0-dev.1"
 requirements = []
 reach = {reach:?}
-capabilities = ["kube-read", "kube-write"]
+capabilities = {capabilities:?}
 cases = [
 {cases}]
 {lines}

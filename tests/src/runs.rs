@@ -62,12 +62,24 @@ impl Run {
 /// # Errors
 /// If the run cannot be prepared; what happens in a guest is in the record.
 pub async fn run(kubeconfig: &Path, components: Vec<Vec<u8>>, reach: Reach) -> Result<Run> {
+    run_granting(kubeconfig, components, reach, Grants::none()).await
+}
+
+/// As [`run()`], with grants beside what the components ask for: exceptions of the guards are never part of a plan.
+///
+/// # Errors
+/// As [`run()`].
+pub async fn run_granting(
+    kubeconfig: &Path,
+    components: Vec<Vec<u8>>,
+    reach: Reach,
+    mut grants: Grants,
+) -> Result<Run> {
     let engine = Engine::new(&EngineOptions::default())?;
     let probes = components
         .into_iter()
         .map(|bytes| Ok(component::load(&engine, bytes)?))
         .collect::<Result<Vec<Probe>>>()?;
-    let mut grants = Grants::none();
     for probe in &probes {
         grants.extend(Grants::all_asked(probe.manifest()));
     }

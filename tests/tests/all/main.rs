@@ -3,6 +3,7 @@
 mod docs;
 mod door;
 mod end_to_end;
+mod guards;
 mod guide;
 mod hostile;
 mod kill;

@@ -1,6 +1,7 @@
 //! A puppet: makes the calls of a script, whatever they are, and logs what each one gave.
 //!
-//! `${run}` stands for the run id and `${ns:ALIAS}` for a sandbox namespace. A step is `{"do": "get", "api": "v1", "resource":
+//! `${run}` stands for the run id, `${ns:ALIAS}` for a sandbox namespace, and `${uid}` for the uid of the object that was
+//! created last. A step is `{"do": "get", "api": "v1", "resource":
 //! "pods", "ns": "…", "name": "…"}`; the words of `do` are those of [`Step`].
 
 use crate::bindings::karat::probe::{cases, clock, kube_read, kube_write, log, run, types, wait};
@@ -118,9 +119,12 @@ enum Step {
 /// Plays the script to its end, whatever the steps give.
 pub(crate) fn play(script: &str) -> Result<(), String> {
     let script = fill_in(script)?;
-    let steps: Vec<Step> = serde_json::from_str(&script).map_err(|e| format!("script: {e}"))?;
+    let steps: Vec<Value> = serde_json::from_str(&script).map_err(|e| format!("script: {e}"))?;
     let mut open: Option<cases::Case> = None;
+    let mut uid = String::new();
     for (at, step) in steps.into_iter().enumerate() {
+        let step = step.to_string().replace("${uid}", &uid);
+        let step: Step = serde_json::from_str(&step).map_err(|e| format!("step {at}: {e}"))?;
         let gave = match step {
             Step::Open { id, subject } => cases::open(&id, &subject).map(|case| {
                 open = Some(case);
@@ -201,7 +205,10 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
                 if dry {
                     target.dry_run();
                 }
-                target.create(&text_of(&body))
+                target.create(&text_of(&body)).inspect(|created| {
+                    let created: Value = serde_json::from_str(created).unwrap_or_default();
+                    uid = created["metadata"]["uid"].as_str().unwrap_or_default().into();
+                })
             }
             Step::Replace {
                 api,
