@@ -163,6 +163,53 @@ pub async fn replay(
     Ok(ReplayReport { record, attempts })
 }
 
+/// Runs a probe along the calls of a fixture, strictly in their order, and judges them anew: a probe's verdict in a unit test,
+/// without a cluster. What a probe concludes and observes is part of its calls, so it has to say the same again.
+///
+/// # Errors
+/// The probe called something else, called less, or ended in another way than the fixture says; the text tells which.
+pub async fn replay_fixture(
+    engine: &Engine,
+    probe: &Probe,
+    fixture: Recording,
+) -> Result<Judgement, String> {
+    let judgement = judge::judge(probe.manifest(), &Evidence::from(&fixture))
+        .map_err(|error| error.to_string())?;
+    let recorded = fixture.end().map(|end| end.outcome.clone());
+    let limits = slower(&fixture.header().limits);
+    let door = Door::replay(Player::strict(fixture), Arc::new(probe.manifest().clone()));
+    let deadline = Instant::now() + WALL;
+    let done = run_guest(
+        engine,
+        probe,
+        door.clone(),
+        &limits,
+        deadline,
+        &StopSignal::never(),
+    )
+    .await;
+    door.finish_replay()?;
+    let replayed = classify(&done.end, &done.traces, &limits, false);
+    if recorded.as_ref() != Some(&replayed) {
+        let word = recorded
+            .as_ref()
+            .map_or_else(|| "no end".to_owned(), outcome);
+        return Err(format!(
+            "the probe ended with {}, the fixture says {word}",
+            outcome(&replayed)
+        ));
+    }
+    Ok(judgement)
+}
+
+/// The limits of a run on a machine that may be slower.
+fn slower(limits: &Limits) -> Limits {
+    Limits {
+        cpu_ms: limits.cpu_ms.saturating_mul(CPU_FACTOR),
+        ..limits.clone()
+    }
+}
+
 /// The component as it lies in the folder, if its bytes are those that its digest names.
 fn load(engine: &Engine, folder: &Path, digest: &str) -> Result<Probe, String> {
     let path = runfolder::component_path(folder, digest).map_err(|error| error.to_string())?;
@@ -398,10 +445,7 @@ impl Replay<'_> {
             ));
         }
         let recorded = recording.end().map(|end| end.outcome.clone());
-        let limits = Limits {
-            cpu_ms: recording.header().limits.cpu_ms.saturating_mul(CPU_FACTOR),
-            ..recording.header().limits.clone()
-        };
+        let limits = slower(&recording.header().limits);
         let manifest = Arc::new(probe.manifest().clone());
         let door = Door::replay(Player::strict(recording), manifest);
         let deadline = Instant::now() + WALL;

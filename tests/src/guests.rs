@@ -219,6 +219,20 @@ pub fn hostile_core() -> Result<Vec<u8>> {
     })
 }
 
+/// A component as `cargo xtask probes` wraps it: a probe or an example.
+///
+/// # Errors
+/// If it was not built.
+pub fn built(name: &str) -> Result<Vec<u8>> {
+    let path = target_dir().join(format!("components/{name}.wasm"));
+    std::fs::read(&path).with_context(|| {
+        format!(
+            "{} is missing; build it with `cargo xtask probes`",
+            path.display()
+        )
+    })
+}
+
 /// The target folder that this test binary was built into: `…/target/debug/deps/all-…`.
 pub fn target_dir() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();

@@ -60,6 +60,7 @@ enum Action {
     EditWhole(Edit),
     EditObjects(Edit),
     EditRequest(Edit),
+    DropParameter(String),
     Disconnect,
     Cut { after: usize },
 }
@@ -172,6 +173,12 @@ impl Rule {
             edit(value);
             true
         })))
+    }
+
+    /// Forwards the request without this parameter of its query, as a server that does not know it would treat it.
+    #[must_use]
+    pub fn drop_parameter(self, name: &str) -> Self {
+        self.act(Action::DropParameter(name.to_owned()))
     }
 
     /// Closes the connection without an answer. The request is not forwarded.
@@ -525,6 +532,11 @@ async fn handle(
         Action::Answer { status, body } => answer(*status, body),
         Action::Disconnect => Err("disconnected by a rule".into()),
         Action::EditRequest(edit) => forward(&client, request, Some(edit)).await,
+        Action::DropParameter(name) => {
+            let mut request = request;
+            *request.uri_mut() = without_parameter(&path, &query, name).parse()?;
+            forward(&client, request, None).await
+        }
         Action::Cut { after } => Ok(forward(&client, request, None)
             .await?
             .map(|body| cut(body, *after))),
@@ -581,6 +593,19 @@ async fn forward(
         parts,
         body.map_err(BoxError::from).boxed_unsync(),
     ))
+}
+
+/// Path and query without one parameter.
+fn without_parameter(path: &str, query: &str, name: &str) -> String {
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty() && pair.split('=').next() != Some(name))
+        .collect();
+    if kept.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", kept.join("&"))
+    }
 }
 
 /// Headers that concern one connection only.
@@ -758,6 +783,17 @@ mod tests {
         assert!(!rule.takes(&Method::GET, "/api/v1/pods", ""));
         assert!(rule.takes(&Method::GET, "/api/v1/pods", "watch=1"));
         assert!(!rule.takes(&Method::GET, "/api/v1/pods", "watch=1"));
+    }
+
+    #[test]
+    fn one_parameter_goes_and_the_others_stay() {
+        let without = |query| without_parameter("/pods", query, "labelSelector");
+        assert_eq!(
+            without("limit=5&labelSelector=a%3Db&watch=1"),
+            "/pods?limit=5&watch=1"
+        );
+        assert_eq!(without("labelSelector=a"), "/pods");
+        assert_eq!(without("labelSelectors=a"), "/pods?labelSelectors=a");
     }
 
     #[test]
