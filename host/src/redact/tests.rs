@@ -217,6 +217,30 @@ fn references_and_selector_terms_are_known_by_their_shape() {
 }
 
 #[test]
+fn a_pool_has_one_name_in_slices_and_in_claims_however_short() {
+    let redactor = redactor();
+    let mut slice = json!({"spec": {"nodeName": "n1", "pool": {"name": "n1"}}});
+    redactor.redact("resource.k8s.io", "resourceslices", &mut slice);
+    let mut shared = json!({"spec": {"allNodes": true, "pool": {"name": "gpus"}}});
+    redactor.redact("resource.k8s.io", "resourceslices", &mut shared);
+    let mut claim = json!({
+        "status": {
+            "allocation": {"devices": {"results": [{"pool": "n1"}, {"pool": "gpus"}]}},
+            "devices": [{"pool": "n1"}],
+        }
+    });
+    redactor.redact("resource.k8s.io", "resourceclaims", &mut claim);
+    let results = &claim["status"]["allocation"]["devices"]["results"];
+    assert_ne!(results[0]["pool"], "n1");
+    assert_eq!(results[0]["pool"], slice["spec"]["pool"]["name"]);
+    assert_eq!(results[1]["pool"], shared["spec"]["pool"]["name"]);
+    assert_eq!(
+        claim["status"]["devices"][0]["pool"],
+        slice["spec"]["pool"]["name"]
+    );
+}
+
+#[test]
 fn device_attributes_keep_their_shape() {
     let redactor = redactor();
     let mut slice = json!({"metadata": {"name": "worker-node-1-gpu.example.com-x7k2p"}, "spec": {"driver": "gpu.example.com", "nodeName": "worker-node-1",

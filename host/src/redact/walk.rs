@@ -60,6 +60,21 @@ impl Maps {
                 let node = object["spec"]["nodeName"].as_str().map(str::to_owned);
                 if node.is_some() && object["spec"]["pool"]["name"].as_str() == node.as_deref() {
                     self.replace_at(object, &["spec", "pool", "name"], Class::Node);
+                } else if let Some(pool) = object.pointer_mut("/spec/pool/name") {
+                    self.replace_known_node(pool);
+                }
+            }
+            ("resource.k8s.io", "resourceclaims") => {
+                // The same pool in a result must stay the same text, however short the node's name is: a probe compares them.
+                for results in ["/status/allocation/devices/results", "/status/devices"] {
+                    let results = object.pointer_mut(results).and_then(Value::as_array_mut);
+                    for pool in results
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|one| one.get_mut("pool"))
+                    {
+                        self.replace_known_node(pool);
+                    }
                 }
             }
             _ => {}
@@ -112,6 +127,17 @@ impl Maps {
             for range in ranges {
                 self.replace(range, Class::Address);
             }
+        }
+    }
+
+    /// Replaces a text that is the whole name of a node met before.
+    fn replace_known_node(&mut self, value: &mut Value) {
+        let known = value
+            .as_str()
+            .and_then(|text| self.forward.get(text))
+            .is_some_and(|made| made.starts_with(Class::Node.prefix()));
+        if known {
+            self.replace(value, Class::Node);
         }
     }
 

@@ -107,7 +107,7 @@ fn absent(case: &Case, version: DraVersion, namespace: &str) -> Result<Option<Co
         Err(Error::Answered(answer)) if answer.code == 404 => {
             case.observe(
                 &format!("answer for {}", version.api_version()),
-                &answer.message,
+                answer.code,
             );
             Ok(Some(Conclusion::fail(format!(
                 "{} is not served",

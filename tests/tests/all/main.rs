@@ -2,6 +2,7 @@
 
 mod docs;
 mod door;
+mod dra_support;
 mod end_to_end;
 mod guards;
 mod guide;
