@@ -41,7 +41,7 @@ pub enum RunEventKind {
         probe: String,
         /// Counts from 1.
         attempt: u32,
-        /// Declared required cases.
+        /// Declared cases.
         cases: usize,
     },
     /// The probe opened a case.

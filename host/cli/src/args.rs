@@ -235,9 +235,9 @@ pub(crate) struct InspectArgs {
 }
 
 /// Arguments of `karat explain`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// Probe id or requirement id
+    /// Probe id, requirement id, or number of a KAR such as KAR-51
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     /// Output folder of a run

@@ -12,6 +12,7 @@ use crate::ui::printer::{Paint, Style};
 use crate::ui::text::{duration, shown, shown_within};
 use crate::ui::verdicts::{explained, push_wrapped};
 use anyhow::anyhow;
+use karat_engine::catalog::{Level, REQUIREMENTS, Requirement, VERSIONS, requirement};
 use karat_engine::manifest::{Case, EffectPattern, Manifest};
 use karat_engine::model::{ProbeRecord, RunRecord};
 use std::path::Path;
@@ -21,6 +22,10 @@ const RUN_RECORD_MAX: u64 = 64 << 20;
 
 /// Explains.
 pub(crate) fn execute(context: &Context, args: &ExplainArgs) -> CommandResult {
+    let args = &ExplainArgs {
+        id: requirement_of_kar(&args.id).unwrap_or(&args.id).to_owned(),
+        ..args.clone()
+    };
     let record = args.run.as_deref().map(read_run_record).transpose()?;
     let paint = context.printer.out_paint();
     let out = match record {
@@ -37,6 +42,20 @@ pub(crate) fn execute(context: &Context, args: &ExplainArgs) -> CommandResult {
     };
     context.printer.data_lines(out);
     Ok(Exit::Passed)
+}
+
+/// The requirement that `KAR-51` stands for.
+fn requirement_of_kar(word: &str) -> Option<&'static str> {
+    let number: u16 = word
+        .get(..4)
+        .filter(|start| start.eq_ignore_ascii_case("KAR-"))
+        .and_then(|_| word.get(4..))?
+        .parse()
+        .ok()?;
+    REQUIREMENTS
+        .iter()
+        .find(|requirement| requirement.kar == Some(number))
+        .map(|requirement| requirement.id)
 }
 
 fn of_run(
@@ -131,6 +150,13 @@ fn claim_lines(manifest: &Manifest, paint: Paint) -> Vec<String> {
             .collect();
         push_wrapped(&mut out, "answers   ", &names.join(", "));
     }
+    for requirement in manifest
+        .requirements
+        .iter()
+        .filter_map(|id| requirement(id))
+    {
+        push_wrapped(&mut out, "level     ", &level_words(requirement));
+    }
     push_wrapped(&mut out, "claims    ", &shown(&manifest.claim));
     push_wrapped(&mut out, "misleads  ", &shown(&manifest.misleads));
     for case in &manifest.cases {
@@ -138,6 +164,25 @@ fn claim_lines(manifest: &Manifest, paint: Paint) -> Vec<String> {
         case_lines(&mut out, case, paint);
     }
     out
+}
+
+/// `dra_support (KAR-51): SHOULD in 1.33, MUST in 1.34, 1.35`.
+fn level_words(requirement: &Requirement) -> String {
+    let kar = requirement
+        .kar
+        .map_or(String::new(), |number| format!(" (KAR-{number})"));
+    let mut parts = Vec::new();
+    for (level, word) in [(Level::Should, "SHOULD"), (Level::Must, "MUST")] {
+        let versions: Vec<&str> = VERSIONS
+            .iter()
+            .copied()
+            .filter(|version| requirement.level(version) == Some(level))
+            .collect();
+        if !versions.is_empty() {
+            parts.push(format!("{word} in {}", versions.join(", ")));
+        }
+    }
+    format!("{}{kar}: {}", requirement.id, parts.join("; "))
 }
 
 fn case_lines(out: &mut Vec<String>, case: &Case, paint: Paint) {
@@ -213,6 +258,15 @@ mod tests {
         let manifest =
             Manifest::parse(&manifest_text("dra-support", "0.1.0", "dra_support"), "x").unwrap();
         insta::assert_snapshot!(claim_lines(&manifest, Paint::Never).join("\n"));
+    }
+
+    #[test]
+    fn kars_are_known_by_their_number() {
+        assert_eq!(requirement_of_kar("KAR-51"), Some("dra_support"));
+        assert_eq!(requirement_of_kar("kar-051"), Some("dra_support"));
+        for word in ["KAR-", "KAR-x", "KAR-9999", "dra_support", "Ä"] {
+            assert_eq!(requirement_of_kar(word), None, "{word}");
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Display {
                 } else {
                     String::new()
                 };
-                let cases = counted(*cases, "required case");
+                let cases = counted(*cases, "case");
                 one(
                     Level::Step,
                     format!("{}: started{again}, {cases}", self.name(probe)),
