@@ -40,7 +40,7 @@ pub(super) async fn attempt(
         attempt: number,
         cases: manifest.cases.len(),
     });
-    let record = match context.homes.open(manifest).await {
+    let record = match context.homes.open(manifest, &context.grants).await {
         Ok(namespaces) => {
             let work = Attempt {
                 context: &context,

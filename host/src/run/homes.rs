@@ -5,6 +5,7 @@ use super::prepare::Work;
 use super::{RunError, RunRequest};
 use crate::event::{Events, RunEventKind};
 use crate::gate::expiry;
+use crate::grant::{Effective, Grants};
 use crate::journal::{Journal, ObjectRef};
 use crate::manifest::Manifest;
 use crate::model::Reach;
@@ -93,12 +94,13 @@ impl Homes {
     pub(super) async fn open(
         &self,
         manifest: &Manifest,
+        grants: &Grants,
     ) -> Result<BTreeMap<String, String>, String> {
         let Some(sandbox) = &self.sandbox else {
             return Ok(BTreeMap::new());
         };
         let made = sandbox
-            .open_probe(manifest, Consents::default())
+            .open_probe(manifest, consents(manifest, grants))
             .await
             .map_err(|error| format!("sandbox: {error}"))?;
         for text in made.warnings {
@@ -150,6 +152,37 @@ impl Homes {
     }
 }
 
+/// What the operator's exceptions change in the quotas of a probe's namespaces. Without this the server would refuse what the
+/// guards let pass. Nothing grants a privileged namespace yet.
+fn consents(manifest: &Manifest, grants: &Grants) -> Consents {
+    let effective = Effective::new(manifest, grants, std::iter::empty::<&str>());
+    Consents {
+        load_balancers: effective.exceptions().load_balancers,
+        node_ports: effective.exceptions().node_ports,
+        privileged: false,
+    }
+}
+
 fn left(closed: Closed) -> Vec<String> {
     closed.left.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions_for_a_probe_open_the_quotas_of_its_namespaces_alone() {
+        let text = crate::test_guests::manifest(&[], "");
+        let manifest = Manifest::parse(&text, "probe.toml").unwrap();
+        let granted = |probe: &str| {
+            let file = format!("[[exception]]\nprobe = {probe:?}\nload-balancers = true\n");
+            consents(&manifest, &Grants::parse(&file, "grants.toml").unwrap())
+        };
+        assert!(granted(&manifest.id).load_balancers);
+        assert!(!granted(&manifest.id).node_ports);
+        assert_eq!(granted("other"), Consents::default());
+        let accepted = consents(&manifest, &Grants::all_asked(&manifest));
+        assert_eq!(accepted, Consents::default());
+    }
 }
