@@ -154,7 +154,14 @@ mod tests {
             ..SMALL
         };
         // Name, imports, body, limits, outcome, and what its detail must say.
-        type Attack<'a> = (&'a str, &'a str, &'a str, &'a Limits, &'a str, &'a [&'a str]);
+        type Attack<'a> = (
+            &'a str,
+            &'a str,
+            &'a str,
+            &'a Limits,
+            &'a str,
+            &'a [&'a str],
+        );
         let cases: [Attack<'_>; 10] = [
             (
                 "endless loop",

@@ -207,7 +207,10 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
                 }
                 target.create(&text_of(&body)).inspect(|created| {
                     let created: Value = serde_json::from_str(created).unwrap_or_default();
-                    uid = created["metadata"]["uid"].as_str().unwrap_or_default().into();
+                    uid = created["metadata"]["uid"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .into();
                 })
             }
             Step::Replace {
