@@ -14,8 +14,7 @@ const KILLS: u32 = 30;
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_after_a_kill_at_any_moment() -> Result<()> {
     let lab = ControlPlane::builder().start().await?;
-    lab.apply("nvidia-nodes.yaml").await?;
-    lab.wait_nodes_ready().await?;
+    // Without devices there is no quiet window of 30 s, in which nothing changes: more of the moments hit something.
     let client = lab.client().await?;
     let kubeconfig = lab.kubeconfig();
     let folder = tempfile::tempdir()?;
