@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// Longest value of a setting in bytes.
 const SETTING_MAX: usize = 4096;
 
-/// Probes run one after another unless more are asked for: on a small cluster they would compete.
+/// Few, because on a small cluster probes compete for nodes.
 const PARALLEL_DEFAULT: usize = 4;
 
 /// What `run` and `plan` share, checked.

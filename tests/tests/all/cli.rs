@@ -123,6 +123,15 @@ async fn the_exit_code_is_the_verdict_and_stdout_is_data() -> Result<()> {
 
         let replay = bench.output(bench.command(&["replay", "out"])?).await?;
         ensure!(replay.status.code() == Some(0), "{}", text(&replay.stdout));
+
+        // The probe itself is in the folder, so its claim is explained without the folder it came from.
+        std::fs::remove_dir_all(bench.folder.path().join("probes"))?;
+        let explain = bench.command(&["explain", "cli-word", "--run", "out"])?;
+        let said = text(&bench.output(explain).await?.stdout);
+        let verdict = word.split(':').next().unwrap_or_default();
+        for part in ["misleads  It is made to.", &format!("verdict  {verdict}")] {
+            ensure!(said.contains(part), "{part}:\n{said}");
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! would go is listed first; deletions carry the uid, so another object of the same name stays.
 
 use super::plan::connect;
-use super::{Context, runtime};
+use super::{Context, block_on};
 use crate::args::CleanArgs;
 use crate::exit::Exit;
 use crate::settings::connect_options;
@@ -35,7 +35,7 @@ pub(crate) fn execute(context: &Context, args: &CleanArgs) -> CommandResult {
     }
     let source = source(args)?;
     let options = connect_options(&args.cluster)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let cluster = connect(options).await?;
         let place = match cluster.context() {
             Some(context) => format!("{} (context {})", cluster.server(), shown(context)),
@@ -78,7 +78,7 @@ pub(crate) fn execute(context: &Context, args: &CleanArgs) -> CommandResult {
             list.join("\n")
         ))
         .hint("look at the finalizers and conditions named above, then run `karat clean` again"))
-    })
+    })?
 }
 
 fn source(args: &CleanArgs) -> Result<CleanSource, CommandError> {

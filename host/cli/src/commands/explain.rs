@@ -4,7 +4,7 @@
 use super::Context;
 use crate::args::ExplainArgs;
 use crate::exit::Exit;
-use crate::probes::{Probe, Probes, read_limited};
+use crate::probes::{Probe, read_component, read_limited};
 use crate::settings;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::plan::{kind_word, required_words};
@@ -15,6 +15,7 @@ use anyhow::anyhow;
 use karat_engine::catalog::{Level, REQUIREMENTS, Requirement, VERSIONS, requirement};
 use karat_engine::manifest::{Case, EffectPattern, Manifest};
 use karat_engine::model::{ProbeRecord, RunRecord};
+use karat_engine::runfolder::component_path;
 use std::path::Path;
 
 /// Largest `run.json` that is read.
@@ -38,7 +39,7 @@ pub(crate) fn execute(context: &Context, args: &ExplainArgs) -> CommandResult {
                     .map(|probe| claim_lines(&probe.manifest, paint)),
             )
         }
-        Some(record) => of_run(context, args, &record, paint)?,
+        Some(record) => of_run(args, &record, paint)?,
     };
     context.printer.data_lines(out);
     Ok(Exit::Passed)
@@ -59,7 +60,6 @@ fn requirement_of_kar(word: &str) -> Option<&'static str> {
 }
 
 fn of_run(
-    context: &Context,
     args: &ExplainArgs,
     record: &RunRecord,
     paint: Paint,
@@ -80,11 +80,10 @@ fn of_run(
                 .hint(format!("it has: {}", known.join(", "))),
         );
     }
-    // The run may be of probes that are no longer here; its own record is enough for the verdict.
-    let probes = settings::probes(&args.sources, &context.environment).unwrap_or_default();
+    let folder = args.run.as_deref().unwrap_or(Path::new("."));
     Ok(joined(found.into_iter().map(|probe| {
-        let mut lines = match same_probe(&probes, probe) {
-            Some(known) => claim_lines(&known.manifest, paint),
+        let mut lines = match as_it_ran(folder, probe) {
+            Some(manifest) => claim_lines(&manifest, paint),
             None => vec![format!(
                 "{} {}  {}",
                 paint.paint(Style::Strong, &shown_within(&probe.probe, 60)),
@@ -102,9 +101,11 @@ fn of_run(
     })))
 }
 
-/// The probe of a record among those at hand, only if it is the very same component.
-fn same_probe<'a>(probes: &'a Probes, record: &ProbeRecord) -> Option<&'a Probe> {
-    probes.iter().find(|probe| probe.digest == record.digest)
+/// The manifest of a probe as it ran. The verdict is explained without it too: a probe that was left out is not kept.
+fn as_it_ran(folder: &Path, record: &ProbeRecord) -> Option<Manifest> {
+    let path = component_path(folder, &record.digest).ok()?;
+    let probe = Probe::from_bytes(read_component(&path).ok()?, path.display().to_string()).ok()?;
+    (probe.digest == record.digest).then(|| (*probe.manifest).clone())
 }
 
 /// Reads `run.json` of an output folder.

@@ -19,6 +19,7 @@ use clap::FromArgMatches as _;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What every verb gets.
 pub(crate) struct Context {
@@ -140,13 +141,19 @@ fn remember_panics() -> Arc<Mutex<Option<String>>> {
     place
 }
 
-/// A runtime for verbs that talk to a cluster.
+/// How long threads that are still busy at the end are waited for. What they hold lies in the journal.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Runs the work of a verb that talks to a cluster.
 ///
 /// # Errors
 /// The system gives no threads.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
-    tokio::runtime::Builder::new_multi_thread()
+pub(crate) fn block_on<F: Future>(work: F) -> Result<F::Output, CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .environment("cannot start worker threads")
+        .environment("cannot start worker threads")?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(LINGER);
+    Ok(result)
 }

@@ -1,7 +1,7 @@
 //! `karat plan`: what a run would do. Asks the cluster questions and changes nothing; `karat run` shows the same plan before
 //! it starts.
 
-use super::{Context, runtime};
+use super::{Context, block_on};
 use crate::args::PlanArgs;
 use crate::exit::Exit;
 use crate::probes::{Probe, read_limited};
@@ -30,11 +30,11 @@ pub(crate) fn execute(context: &Context, args: &PlanArgs) -> CommandResult {
         None
     } else {
         let options = connect_options(&args.cluster)?;
-        Some(runtime()?.block_on(async {
+        Some(block_on(async {
             let cluster = connect(options).await?;
             let asked = ask(&cluster, &selection, &made.plan).await?;
             Ok::<_, CommandError>((asked, cluster.context().map(str::to_owned)))
-        })?)
+        })??)
     };
     let (asked, name) = match &asked {
         Some((asked, name)) => (Some(asked), name.as_deref()),
@@ -170,13 +170,16 @@ pub(crate) async fn ask(
         .hint(
             "look at the address and the credentials: `kubectl version` with the same kubeconfig",
         )?;
-    let kinds: Vec<String> = plan
+    let mut kinds: Vec<String> = plan
         .probes
         .iter()
         .filter(|probe| probe.reach > Reach::Read)
         .flat_map(|probe| probe.creates.iter().chain(&probe.creates_in_cluster))
         .cloned()
         .collect();
+    if plan.probes.iter().any(|probe| !probe.namespaces.is_empty()) {
+        kinds.push("namespaces".to_owned());
+    }
     let trial = Trial {
         namespace: TRIAL_NAMESPACE.to_owned(),
         kinds,

@@ -1,6 +1,6 @@
 //! `karat replay`: the verdicts of a finished run, computed again from its recordings. No cluster, no network.
 
-use super::{Context, runtime};
+use super::{Context, block_on};
 use crate::args::ReplayArgs;
 use crate::exit::Exit;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
@@ -48,8 +48,7 @@ pub(crate) fn execute(context: &Context, args: &ReplayArgs) -> CommandResult {
     })
     .environment("cannot start the engine")?;
     let folder = args.run.display().to_string();
-    let report = runtime()?
-        .block_on(replay(&engine, &args.run, None))
+    let report = block_on(replay(&engine, &args.run, None))?
         .usage(format!("cannot replay {folder}"))
         .hint("give the output folder of a run; `karat run` names it at the end")?;
     let printer = &context.printer;

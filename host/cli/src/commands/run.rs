@@ -3,7 +3,7 @@
 //! stdout carries the result (the table, or the run record with `--json`), stderr everything else.
 
 use super::plan::{self, Asked, Made, connect};
-use super::{Context, runtime};
+use super::{Context, block_on};
 use crate::args::{RerunArg, RunArgs};
 use crate::exit::Exit;
 use crate::probes::{Probe, Probes};
@@ -25,6 +25,7 @@ use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::StopSignal;
 use karat_engine::model::{Outcome, RunRecord};
 use karat_engine::run::plan::LeftOutWhy;
+use karat_engine::run::plan::trial::TrialResult;
 use karat_engine::run::{self, Mode, RunError, RunRequest};
 use karat_engine::runfolder::{FolderError, RUN_FILE};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub(crate) fn execute(context: &Context, args: &RunArgs) -> CommandResult {
     }
     let options = connect_options(&args.cluster)?;
     let telemetry = Telemetry::start(&context.environment, printer);
-    let done = runtime()?.block_on(async {
+    let done = block_on(async {
         let mut start = Start {
             context,
             args,
@@ -67,7 +68,7 @@ pub(crate) fn execute(context: &Context, args: &RunArgs) -> CommandResult {
         };
         let result = start.go(options).await;
         (result, start.telemetry)
-    });
+    })?;
     let (result, telemetry) = done;
     // Outside of the runtime, because the exporters wait for their own threads.
     if let Some(telemetry) = telemetry {
@@ -185,6 +186,19 @@ impl Start<'_> {
                     asked.preflight.asked
                 ));
             }
+            for tried in &asked.trials {
+                let kind = shown(&tried.kind);
+                match &tried.result {
+                    TrialResult::Refused(why) => {
+                        printer.warn(&format!("a policy may refuse {kind}: {}", shown(why)));
+                    }
+                    TrialResult::Changed(changes) => {
+                        let changes = shown(&changes.join(", "));
+                        printer.warn(&format!("somebody changes {kind}: {changes}"));
+                    }
+                    TrialResult::Accepted | TrialResult::NotTried(_) => {}
+                }
+            }
             return true;
         }
         let shown_plan = Shown {
@@ -297,7 +311,7 @@ impl Watch<'_> {
         mut self,
         request: RunRequest,
         mut stream: tokio::sync::mpsc::UnboundedReceiver<RunEvent>,
-    ) -> (Result<RunRecord, RunError>, Option<Exit>) {
+    ) -> (Result<RunRecord, Broken>, Option<Exit>) {
         let mut run = tokio::spawn(run::run(request));
         let mut tick = tokio::time::interval(TICK);
         let mut let_go = None;
@@ -335,13 +349,11 @@ impl Watch<'_> {
         }
         self.progress.finish();
         let result = match joined {
-            Some(Ok(result)) => result,
-            Some(Err(error)) => Err(RunError::Defect(error.to_string())),
+            Some(Ok(result)) => result.map_err(Broken::Run),
+            Some(Err(error)) => Err(Broken::Run(RunError::Defect(error.to_string()))),
             None => {
                 run.abort();
-                Err(RunError::Defect(
-                    "the run did not let go in time".to_owned(),
-                ))
+                Err(Broken::LeftAsItIs)
             }
         };
         (result, self.signals.exit())
@@ -353,6 +365,17 @@ impl Watch<'_> {
             telemetry.handle(event);
         }
     }
+}
+
+/// Why a run has no record to show.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    /// The engine says.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// It was told to stop at once and did not.
+    #[error("the run did not let go in time and was left as it is")]
+    LeftAsItIs,
 }
 
 fn event_now(kind: RunEventKind) -> RunEvent {
@@ -496,13 +519,17 @@ fn nothing_to_run(made: &Made) -> CommandError {
 }
 
 /// Whose doing an error of a run is.
-fn describe(error: RunError, signalled: Option<Exit>, folder: &Path) -> CommandError {
+fn describe(error: Broken, signalled: Option<Exit>, folder: &Path) -> CommandError {
     if let Some(exit) = signalled {
         return CommandError::stopped_because(exit, error).hint(format!(
             "`karat clean {}` removes what is left",
             folder.display()
         ));
     }
+    let error = match error {
+        Broken::Run(error) => error,
+        error @ Broken::LeftAsItIs => return CommandError::environment(error),
+    };
     match error {
         RunError::Folder(FolderError::Io { .. }) => {
             CommandError::environment(error).doing("cannot write the output folder")

@@ -297,6 +297,23 @@ const SAMPLES: &[Sample] = &[
         body: |_, _| json!({"kind": "DeviceClass", "spec": {}}),
     },
     Sample {
+        kind: "resourceslices.resource.k8s.io",
+        group: "resource.k8s.io",
+        versions: DRA,
+        namespaced: false,
+        body: |_, trial| {
+            let pool = json!({"name": format!("trial-{}", trial.suffix), "generation": 1, "resourceSliceCount": 1});
+            json!({"kind": "ResourceSlice", "spec": {"driver": "trial.karat.invalid", "pool": pool, "allNodes": true}})
+        },
+    },
+    Sample {
+        kind: "namespaces",
+        group: "",
+        versions: &["v1"],
+        namespaced: false,
+        body: |_, _| json!({"kind": "Namespace", "metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}),
+    },
+    Sample {
         kind: "horizontalpodautoscalers.autoscaling",
         group: "autoscaling",
         versions: &["v2"],
