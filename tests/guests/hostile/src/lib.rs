@@ -1,6 +1,6 @@
 //! A probe that does what no probe should. One core module serves every test: the tests wrap it with manifests of their
 //! own and choose the deed with the setting `attack`; `attack = "script"` makes it a puppet that makes the calls of the
-//! setting `script` (JSON, see [`puppet`]) one by one and logs what each one gave.
+//! setting `script` (JSON, see `puppet.rs`) one by one and logs what each one gave.
 //!
 //! It uses the bare contract rather than the SDK, so that nothing stands between the attack and the host.
 
