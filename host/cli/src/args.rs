@@ -1,6 +1,11 @@
 //! What can be typed, as clap types and nothing else: no files are read and nothing is decided here.
 //! Flags, environment and files become one value in [`crate::settings`]; each verb's work is in [`crate::commands`].
 
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "these comments are help texts, where `<time>` stands for a value"
+)]
+
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
