@@ -172,11 +172,7 @@ fn the_smallest_probe_in_javascript_is_a_probe() -> Result<()> {
 
 #[test]
 fn the_smallest_probe_in_rust_is_small() -> Result<()> {
-    let core = target().join("wasm32-unknown-unknown/probe/smallest_probe.wasm");
-    let core = std::fs::read(&core)
-        .with_context(|| format!("{} is not there; run `cargo xtask probes`", core.display()))?;
-    let (_, text) = manifest("rust")?;
-    let component = package::build(&core, &text)?;
+    let component = karat_tests::guests::built("smallest-probe")?;
     assert!(
         component.len() <= RUST_MAX,
         "{} KB, and {} KB are promised",
