@@ -270,7 +270,8 @@ impl Start<'_> {
         ));
         let folder = self.folder.path.display().to_string();
         let steps = next_steps(&record.probes, &folder, paint);
-        if !steps.is_empty() {
+        let steps_are_empty = steps.is_empty();
+        if !steps_are_empty {
             say("");
             say("what to do next");
             for line in steps {
@@ -279,6 +280,11 @@ impl Start<'_> {
         }
         for line in files(&self.folder.path) {
             printer.status(&line);
+        }
+        if !steps_are_empty {
+            printer.status(&format!(
+                "what did not pass, again:    karat run --out {folder} --rerun failed"
+            ));
         }
         let left: usize = record
             .probes
@@ -554,7 +560,6 @@ fn files(folder: &Path) -> Vec<String> {
         ),
         "  journal.jsonl (what was created; it holds the run's key, so keep it private)".to_owned(),
         format!("the verdicts again, offline: karat replay {name}"),
-        format!("what did not pass, again:    karat run --out {name} --rerun failed"),
     ]
 }
 
