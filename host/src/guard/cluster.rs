@@ -154,6 +154,15 @@ pub(super) fn admission(request: &mut Request<'_>, context: &GuardContext) -> Re
     Ok(())
 }
 
+/// The `spec` that a row looks at; none where a patch leaves it alone.
+fn spec_of<'a>(body: &'a Value, extent: Extent, kind: &str) -> Result<Option<&'a Value>, Stop> {
+    match body.get("spec") {
+        None if extent == Extent::Part => Ok(None),
+        Some(spec) if spec.is_object() => Ok(Some(spec)),
+        _ => Stop::never(format!("a {kind} of a probe needs a `spec`")),
+    }
+}
+
 pub(super) fn device_classes(
     request: &mut Request<'_>,
     context: &GuardContext,
@@ -164,10 +173,8 @@ pub(super) fn device_classes(
     let Some((body, extent)) = request.object() else {
         return Ok(());
     };
-    let spec = match body.get("spec") {
-        None if extent == Extent::Part => return Ok(()),
-        Some(spec) if spec.is_object() => spec,
-        _ => return Stop::never("a DeviceClass of a probe needs a `spec`"),
+    let Some(spec) = spec_of(body, extent, "DeviceClass")? else {
+        return Ok(());
     };
     match spec.get("selectors") {
         None if extent == Extent::Part => {}
@@ -245,10 +252,8 @@ pub(super) fn resource_slices(
     let Some((body, extent)) = request.object() else {
         return Ok(());
     };
-    let spec = match body.get("spec") {
-        None if extent == Extent::Part => return Ok(()),
-        Some(spec) if spec.is_object() => spec,
-        _ => return Stop::never("a ResourceSlice of a probe needs a `spec`"),
+    let Some(spec) = spec_of(body, extent, "ResourceSlice")? else {
+        return Ok(());
     };
     let whole = extent == Extent::Whole;
     match spec.get("driver") {

@@ -270,18 +270,17 @@ impl Start<'_> {
         ));
         let folder = self.folder.path.display().to_string();
         let steps = next_steps(&record.probes, &folder, paint);
-        let steps_are_empty = steps.is_empty();
-        if !steps_are_empty {
+        if !steps.is_empty() {
             say("");
             say("what to do next");
-            for line in steps {
-                say(&line);
+            for line in &steps {
+                say(line);
             }
         }
         for line in files(&self.folder.path) {
             printer.status(&line);
         }
-        if !steps_are_empty {
+        if !steps.is_empty() {
             printer.status(&format!(
                 "what did not pass, again:    karat run --out {folder} --rerun failed"
             ));
