@@ -122,7 +122,7 @@ pub enum LoadError {
     Signature(String),
     /// The compiler refused it.
     #[error(
-        "component cannot be compiled: {0}; it may use a WebAssembly feature that this engine leaves out (threads, memory64, async)"
+        "component cannot be compiled: {0}; it may use a WebAssembly feature that this engine leaves out (threads, memory64, async), or have more parts than an instance may have"
     )]
     Compile(String),
 }

@@ -115,6 +115,8 @@ pub struct LedgerEntry {
     pub probe: String,
     /// uid; none between the intention and the server's answer.
     pub uid: Option<String>,
+    /// Whether the server said that it is gone. Nobody has looked, so it is still to be removed.
+    pub said_gone: bool,
     /// Position in the order of creation.
     pub order: u64,
 }
@@ -151,6 +153,7 @@ impl Ledger {
                 object: object.clone(),
                 probe: probe.to_owned(),
                 uid: None,
+                said_gone: false,
                 order,
             },
         );
@@ -160,6 +163,7 @@ impl Ledger {
         let mut inner = self.lock();
         if let Some(entry) = inner.present.get_mut(&object.key()) {
             entry.uid = Some(uid.to_owned());
+            entry.said_gone = false;
             inner.ever.insert(uid.to_owned());
         }
     }
@@ -168,12 +172,22 @@ impl Ledger {
         self.lock().present.remove(&object.key());
     }
 
+    /// Notes that the server answered a deletion as done. The entry stays: a server that lies would else leave objects
+    /// behind that no clean-up looks for.
+    pub(crate) fn said_gone(&self, uid: &str) {
+        let mut inner = self.lock();
+        let mut entries = inner.present.values_mut();
+        if let Some(entry) = entries.find(|entry| entry.uid.as_deref() == Some(uid)) {
+            entry.said_gone = true;
+        }
+    }
+
     /// The entry of an object.
     pub fn entry(&self, object: &ObjectRef) -> Option<LedgerEntry> {
         self.lock().present.get(&object.key()).cloned()
     }
 
-    /// The uid under which `probe` created this object, in whatever API version.
+    /// The uid under which `probe` created this object, in whatever API version; none once the server said that it is gone.
     pub fn uid(
         &self,
         probe: &str,
@@ -191,7 +205,7 @@ impl Ledger {
         self.lock()
             .present
             .get(&key)
-            .filter(|entry| entry.probe == probe)
+            .filter(|entry| entry.probe == probe && !entry.said_gone)
             .and_then(|entry| entry.uid.clone())
     }
 
@@ -209,7 +223,7 @@ impl Ledger {
         self.lock().ever.contains(uid)
     }
 
-    /// Number of cluster-scoped objects of all probes, intended or present. Namespaces do not count: the engine alone makes
+    /// Number of cluster-scoped objects of all probes, intended or present as far as the server says. Namespaces do not count: the engine alone makes
     /// them, for itself and for the probes.
     pub fn cluster_objects(&self) -> usize {
         let is_namespace = |object: &ObjectRef| {
@@ -219,7 +233,7 @@ impl Ledger {
             .present
             .values()
             .filter(|entry| entry.object.namespace.is_empty() && !is_namespace(&entry.object))
-            .filter(|entry| !entry.probe.is_empty())
+            .filter(|entry| !entry.probe.is_empty() && !entry.said_gone)
             .count()
     }
 

@@ -1,10 +1,10 @@
 //! From what a compiler made to what can be published: a component with its manifest inside.
 //!
-//! [`build`] wraps, compares imports with the manifest, and embeds it; the same input gives the same bytes, and building
-//! twice changes nothing. [`world_wit`] and [`write_wit_dir`] go the other way, for tools that import everything a world
-//! has: they write a world with only what the manifest asks for. Whether the result may run is for the loader to say,
-//! which trusts nothing that was checked here.
+//! [`build`] wraps, embeds the manifest, and looks at the result as the loader will; the same input gives the same bytes, and
+//! building twice changes nothing. [`world_wit`] and [`write_wit_dir`] go the other way, for tools that import everything a world
+//! has: they write a world with only what the manifest asks for. The loader trusts nothing that was checked here.
 
+use crate::component::{self, LoadError};
 use crate::manifest::section::{self, SectionError};
 use crate::manifest::{CAPABILITIES, CORE_INTERFACES, Manifest, ManifestError};
 use crate::names::CONTRACT_PACKAGE;
@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use wasmparser::{BinaryReaderError, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{BinaryReaderError, Parser, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
 
 /// The files of the contract, byte for byte as they lie in `wit/`.
@@ -55,34 +55,9 @@ pub enum PackageError {
     /// The component is damaged.
     #[error("the component is not valid; build it again")]
     Invalid(#[source] BinaryReaderError),
-    /// The component needs something that no host of probes has.
-    #[error(
-        "the component imports `{import}`, and a probe may import only interfaces of `{CONTRACT_PACKAGE}`; {hint}"
-    )]
-    ForeignImport {
-        /// Full name of the import.
-        import: String,
-        /// How such an import usually comes about, and what to do.
-        hint: &'static str,
-    },
-    /// The component was built for another contract than the manifest says.
-    #[error(
-        "the component imports or exports `{name}`, and the manifest is for contract `{contract}`; build it with the SDK of that contract or correct `contract`"
-    )]
-    OtherContract {
-        /// Full name of the import or export.
-        name: String,
-        /// Contract of the manifest.
-        contract: String,
-    },
-    /// The component uses a capability that the manifest does not name.
-    #[error(
-        "the component imports `{0}`, which the manifest does not ask for; add \"{0}\" to `capabilities` or stop using it"
-    )]
-    NotAsked(String),
-    /// The component cannot be started.
-    #[error("the component does not export `{0}`; export it with the SDK's macro")]
-    NoGuest(String),
+    /// No engine would load the result.
+    #[error(transparent)]
+    Refused(#[from] LoadError),
     /// A file could not be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -99,7 +74,8 @@ pub enum PackageError {
 /// # Errors
 /// [`PackageError`]. Messages about the manifest call it `probe.toml`.
 pub fn build(core_or_component: &[u8], manifest_toml: &str) -> Result<Vec<u8>, PackageError> {
-    let manifest = Manifest::parse(manifest_toml, "probe.toml")?;
+    // First, because its messages name places in the text that the author wrote.
+    Manifest::parse(manifest_toml, "probe.toml")?;
     let wrapped;
     let component = if Parser::is_core_wasm(core_or_component) {
         wrapped = wrap(core_or_component)?;
@@ -112,7 +88,7 @@ pub fn build(core_or_component: &[u8], manifest_toml: &str) -> Result<Vec<u8>, P
     Validator::new_with_features(WasmFeatures::all())
         .validate_all(&out)
         .map_err(PackageError::Invalid)?;
-    compare(&out, &manifest)?;
+    component::inspect(&out)?;
     Ok(out)
 }
 
@@ -122,84 +98,6 @@ fn wrap(core: &[u8]) -> Result<Vec<u8>, PackageError> {
         .module(core)
         .and_then(|encoder| encoder.encode())
         .map_err(|error| PackageError::Wrap(error.into()))
-}
-
-/// Compares the names at the outermost level with what the manifest asks for. The component was validated before.
-fn compare(component: &[u8], manifest: &Manifest) -> Result<(), PackageError> {
-    let guest = format!("{CONTRACT_PACKAGE}/guest@{}", manifest.contract);
-    let mut has_guest = false;
-    let mut depth = 0usize;
-    for payload in Parser::new(0).parse_all(component) {
-        match payload.map_err(PackageError::Invalid)? {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(imports) if depth == 0 => {
-                for import in imports {
-                    let name = import.map_err(PackageError::Invalid)?.name.full_name();
-                    compare_import(&name, manifest)?;
-                }
-            }
-            Payload::ComponentExportSection(exports) if depth == 0 => {
-                for export in exports {
-                    let name = export.map_err(PackageError::Invalid)?.name.full_name();
-                    has_guest |= name == guest;
-                    // Exports of language runtimes are ignored; a guest of another contract is a mistake.
-                    if interface(&name).is_some_and(|(interface, _)| interface == "guest")
-                        && name != guest
-                    {
-                        return Err(other_contract(&name, manifest));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    if has_guest {
-        Ok(())
-    } else {
-        Err(PackageError::NoGuest(guest))
-    }
-}
-
-fn compare_import(name: &str, manifest: &Manifest) -> Result<(), PackageError> {
-    let foreign = |hint| {
-        Err(PackageError::ForeignImport {
-            import: name.to_owned(),
-            hint,
-        })
-    };
-    let Some((interface, version)) = interface(name) else {
-        return foreign(if name.starts_with("wasi:") {
-            "build for `wasm32-unknown-unknown`, or with `--stub-wasi` in Python and JavaScript"
-        } else {
-            "remove the dependency that needs it"
-        });
-    };
-    if version != manifest.contract {
-        return Err(other_contract(name, manifest));
-    }
-    if CORE_INTERFACES.contains(&interface)
-        || manifest.capabilities.iter().any(|asked| asked == interface)
-    {
-        return Ok(());
-    }
-    if CAPABILITIES.contains(&interface) {
-        return Err(PackageError::NotAsked(interface.to_owned()));
-    }
-    foreign("the contract has no such interface; build with its SDK")
-}
-
-fn other_contract(name: &str, manifest: &Manifest) -> PackageError {
-    PackageError::OtherContract {
-        name: name.to_owned(),
-        contract: manifest.contract.clone(),
-    }
-}
-
-/// Interface and version of a name in the contract's package.
-fn interface(name: &str) -> Option<(&str, &str)> {
-    let rest = name.strip_prefix(CONTRACT_PACKAGE)?.strip_prefix('/')?;
-    Some(rest.split_once('@').unwrap_or((rest, "")))
 }
 
 /// Writes the world of a manifest: the core interfaces, its capabilities and the export, in WIT.
@@ -272,6 +170,7 @@ mod tests {
     use super::*;
     use crate::names::CONTRACT_VERSION;
     use std::collections::BTreeSet;
+    use wasmparser::Payload;
     use wit_component::{StringEncoding, dummy_module, embed_component_metadata};
     use wit_parser::{ManglingAndAbi, Resolve};
 
@@ -434,7 +333,7 @@ mod tests {
         let module = core(&manifest_with("\"kube-read\", \"kube-write\""));
         let error = build(&module, &manifest_with("\"kube-read\"")).unwrap_err();
         assert!(
-            matches!(&error, PackageError::NotAsked(name) if name == "kube-write"),
+            matches!(&error, PackageError::Refused(LoadError::NotAsked { interface }) if interface == "kube-write"),
             "{error}"
         );
     }
@@ -455,7 +354,7 @@ mod tests {
         )
         .unwrap_err();
         assert!(
-            matches!(&error, PackageError::ForeignImport { import, .. } if import == "extra"),
+            matches!(&error, PackageError::Refused(LoadError::ForeignImport { import }) if import == "extra"),
             "{error}"
         );
         build(&core_of_world(&guest), &manifest).unwrap();
@@ -464,7 +363,10 @@ mod tests {
     #[test]
     fn a_component_without_guest_is_refused() {
         let error = build(&core_of_world(""), &manifest_with("")).unwrap_err();
-        assert!(matches!(error, PackageError::NoGuest(_)), "{error}");
+        assert!(
+            matches!(error, PackageError::Refused(LoadError::NoGuest)),
+            "{error}"
+        );
     }
 
     #[test]
@@ -478,9 +380,8 @@ mod tests {
             .unwrap();
         }
         let error = build(&core_for(dir.path(), "probe"), &manifest_with("")).unwrap_err();
-        assert!(error.to_string().contains("@0.9.0"), "{error}");
         assert!(
-            matches!(error, PackageError::OtherContract { .. }),
+            matches!(&error, PackageError::Refused(LoadError::UnknownContract { found }) if found == "0.9.0"),
             "{error}"
         );
     }
@@ -495,7 +396,7 @@ mod tests {
         // A core module that says nothing of component types becomes a component that does nothing.
         assert!(matches!(
             build(b"\0asm\x01\0\0\0", &manifest),
-            Err(PackageError::NoGuest(_))
+            Err(PackageError::Refused(LoadError::NoGuest))
         ));
         assert!(matches!(
             build(b"\0asm\x01\0\0\0\x01", &manifest),

@@ -423,10 +423,8 @@ impl Sandbox {
                     .await
                     .map_err(failed)?;
                 match present {
-                    None => {
-                        self.journal.refused(object, probe)?;
-                        return Err(failed(e));
-                    }
+                    // A POST without an answer may still arrive; the note stays, and the clean-up looks again.
+                    None => return Err(failed(e)),
                     Some(present)
                         if self.is_sealed(object, &present) && self.is_of(object, probe) =>
                     {

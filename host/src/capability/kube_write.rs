@@ -395,13 +395,11 @@ pub async fn delete(
         let options = target.delete_options(Some(&uid), grace);
         let request = Request::with_body(Method::Delete, address::path(at), options);
         let answer = wire.ask(request.limited(OBJECT_MAX)).await?;
-        let object = reference(at);
         // A Status says that it is gone; an object, that it still waits for finalizers or its grace period.
         let is_gone =
             serde_json::from_slice::<Head>(&answer.body).is_ok_and(|head| head.kind == "Status");
-        if is_gone && !target.dry_run && wire.live.ledger.entry(&object).is_some() {
-            let noted = wire.live.journal.gone(&object);
-            noted.map_err(|e| unwritten(&e))?;
+        if is_gone && !target.dry_run {
+            wire.live.ledger.said_gone(&uid);
         }
         Ok(Answer::live(Content::Nothing, answer.code))
     })
@@ -434,13 +432,21 @@ pub async fn delete_collection(door: &Door, target: &Target, labels: &str) -> Re
             selector.push(',');
         }
         selector.push_str(&format!("{LABEL_RUN}={}", wire.live.run));
-        let count = count_own(&wire, at, &selector).await?;
+        let uids = own_uids(&wire, at, &selector).await?;
         let path = address::path(at) + &address::query(&[("labelSelector", &selector)]);
         let options = target.delete_options(None, None);
         let request = Request::with_body(Method::Delete, path, options);
         // The answer lists what was deleted; only its code is of interest.
         let answer = wire.ask(request.limited(64 << 20)).await?;
-        Ok(Answer::live(Content::Number(count), answer.code))
+        if !target.dry_run {
+            for uid in &uids {
+                wire.live.ledger.said_gone(uid);
+            }
+        }
+        Ok(Answer::live(
+            Content::Number(uids.len() as u64),
+            answer.code,
+        ))
     })
     .await;
     match reply? {
@@ -449,11 +455,15 @@ pub async fn delete_collection(door: &Door, target: &Target, labels: &str) -> Re
     }
 }
 
-/// Counts what a selector matches, and refuses if anything of it is not ours.
-async fn count_own(wire: &Wire, at: &ResourceAccess, selector: &str) -> Result<u64, Trouble> {
+/// The uids of what a selector matches; refuses if anything of it is not ours.
+async fn own_uids(
+    wire: &Wire,
+    at: &ResourceAccess,
+    selector: &str,
+) -> Result<Vec<String>, Trouble> {
     let live = &wire.live;
     let mut next = String::new();
-    let mut count = 0;
+    let mut uids = Vec::new();
     loop {
         let query = address::query(&[
             ("labelSelector", selector),
@@ -464,7 +474,6 @@ async fn count_own(wire: &Wire, at: &ResourceAccess, selector: &str) -> Result<u
         let answer = wire.ask(request).await?;
         let mut foreign = None;
         let read = each_item(&answer.body, "", |object| {
-            count += 1;
             let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
             let entry = live.ledger.by_uid(uid);
             let is_own = live.is_sandbox(&at.namespace)
@@ -472,7 +481,8 @@ async fn count_own(wire: &Wire, at: &ResourceAccess, selector: &str) -> Result<u
             if !is_own {
                 foreign = Some(object["metadata"]["name"].to_string());
             }
-            (is_own && count <= COLLECTION_MAX as u64).then_some(())
+            uids.push(uid.to_owned());
+            (is_own && uids.len() <= COLLECTION_MAX).then_some(())
         });
         if let Some(name) = foreign {
             return Err(Trouble::Foreign(Failure::Refused(format!(
@@ -487,7 +497,7 @@ async fn count_own(wire: &Wire, at: &ResourceAccess, selector: &str) -> Result<u
             ))
         })?;
         if head.next.is_empty() {
-            return Ok(count);
+            return Ok(uids);
         }
         next = head.next;
     }

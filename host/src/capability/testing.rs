@@ -14,7 +14,13 @@ use crate::recording::format::{Entry, Header, Limits};
 use crate::recording::{Player, Recorder, read};
 use crate::redact::Redactor;
 use crate::seal::RunKey;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::mpsc;
 use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use kube::client::Body;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -28,15 +34,26 @@ pub(crate) const RUN: &str = "abcdefgh";
 /// The sandbox namespace of every rig.
 pub(crate) const SANDBOX: &str = "karat-abcdefgh-demo-main";
 
+/// Body of a scripted answer: at once, or piece by piece.
+pub(crate) type Sent = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A body that is there at once.
+pub(crate) fn whole(text: impl Into<Bytes>) -> Sent {
+    Full::new(text.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
 /// One attempt of a probe `demo` at a scripted server.
 pub(crate) struct Rig {
     pub(crate) door: Door,
-    pub(crate) server: mock::Handle<Request<Body>, Response<Body>>,
+    pub(crate) server: mock::Handle<Request<Body>, Response<Sent>>,
     pub(crate) stop: StopHandle,
     pub(crate) journal: Journal,
     pub(crate) redactor: Arc<Redactor>,
     folder: tempfile::TempDir,
     manifest: Arc<Manifest>,
+    held: Vec<mpsc::UnboundedSender<Bytes>>,
 }
 
 /// What came in at the server.
@@ -132,12 +149,30 @@ impl Rig {
             redactor,
             folder,
             manifest,
+            held: Vec::new(),
         }
     }
 
     /// Answers the next request.
     pub(crate) async fn answer(&mut self, code: u16, body: impl Into<Reply>) -> Got {
         serve(&mut self.server, code, body).await
+    }
+
+    /// Answers the next request with a stream that says nothing and does not end.
+    pub(crate) async fn hold(&mut self) -> Got {
+        let (sender, receiver) = mpsc::unbounded();
+        self.held.push(sender);
+        let frames = receiver.map(|bytes| Ok::<_, std::io::Error>(Frame::data(bytes)));
+        let body = StreamBody::new(frames).boxed_unsync();
+        let (request, send) = next_request(&mut self.server).await;
+        let got = Got::read(request).await;
+        send.send_response(Response::new(body));
+        got
+    }
+
+    /// Ends the stream that was held last.
+    pub(crate) fn release(&mut self) {
+        self.held.pop();
     }
 
     /// Closes the recording and opens it for a strict replay.
@@ -185,34 +220,47 @@ impl From<Value> for Reply {
 
 /// Answers the next request at a server.
 pub(crate) async fn serve(
-    server: &mut mock::Handle<Request<Body>, Response<Body>>,
+    server: &mut mock::Handle<Request<Body>, Response<Sent>>,
     code: u16,
     body: impl Into<Reply>,
 ) -> Got {
-    let next = tokio::time::timeout(std::time::Duration::from_secs(20), server.next_request());
-    let (request, send) = next.await.expect("a request in time").expect("a request");
-    let (parts, sent) = request.into_parts();
-    let header = |name: &str| {
-        let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
-        value.unwrap_or_default().to_owned()
-    };
-    let sent = sent.collect_bytes().await.unwrap();
+    let (request, send) = next_request(server).await;
+    let got = Got::read(request).await;
     match body.into() {
         Reply::Break => send.send_error("connection reset by the script"),
         Reply::Body(text) => send.send_response(
             Response::builder()
                 .status(code)
                 .header("content-type", "application/json")
-                .body(Body::from(text.into_bytes()))
+                .body(whole(text))
                 .unwrap(),
         ),
     }
-    Got {
-        method: parts.method.to_string(),
-        uri: parts.uri.to_string(),
-        audit_id: header("audit-id"),
-        content_type: header("content-type"),
-        body: serde_json::from_slice(&sent).unwrap_or_default(),
+    got
+}
+
+async fn next_request(
+    server: &mut mock::Handle<Request<Body>, Response<Sent>>,
+) -> (Request<Body>, mock::SendResponse<Response<Sent>>) {
+    let next = tokio::time::timeout(std::time::Duration::from_secs(20), server.next_request());
+    next.await.expect("a request in time").expect("a request")
+}
+
+impl Got {
+    async fn read(request: Request<Body>) -> Got {
+        let (parts, sent) = request.into_parts();
+        let header = |name: &str| {
+            let value = parts.headers.get(name).map(|v| v.to_str().unwrap());
+            value.unwrap_or_default().to_owned()
+        };
+        let sent = sent.collect_bytes().await.unwrap();
+        Got {
+            method: parts.method.to_string(),
+            uri: parts.uri.to_string(),
+            audit_id: header("audit-id"),
+            content_type: header("content-type"),
+            body: serde_json::from_slice(&sent).unwrap_or_default(),
+        }
     }
 }
 

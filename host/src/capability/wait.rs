@@ -1,9 +1,10 @@
 //! Waiting for one of several things: the only way in which time passes for a probe.
 
 use super::unexpected;
+use super::watch::Proof;
 use crate::gate::{Answer, Call, Content, Door};
 use crate::recording::format::{Failure, Seen};
-use futures::future::select_all;
+use futures::future::{join_all, select_all};
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -11,6 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Most sources of one wait.
 const SOURCES_MAX: usize = 256;
+/// The shortest wait at whose end watches are proved: a proof takes this long, and must not prolong the wait by much.
+pub const PROVED_FROM: Duration = Duration::from_secs(1);
 
 /// Something that can become ready, and stays ready until its owner was read.
 #[derive(Clone, Debug)]
@@ -19,11 +22,22 @@ pub struct Source {
     number: u32,
     /// None in a replay: the recording knows what was ready.
     ready: Option<watch::Receiver<bool>>,
+    proof: Option<Proof>,
 }
 
 impl Source {
     pub(crate) fn new(number: u32, ready: Option<watch::Receiver<bool>>) -> Source {
-        Source { number, ready }
+        Source {
+            number,
+            ready,
+            proof: None,
+        }
+    }
+
+    /// With the means to find out whether silence is silence.
+    pub(crate) fn proving(mut self, proof: Option<Proof>) -> Source {
+        self.proof = proof;
+        self
     }
 
     fn is_ready(&self) -> bool {
@@ -42,6 +56,10 @@ impl Source {
 }
 
 /// Waits until a source is ready or the timeout has passed. Gives the positions of the ready ones, none after the timeout.
+///
+/// A stream that hangs looks like a quiet cluster. So the last second of a wait proves its watches: the server is asked
+/// anew from where each stands, and would deliver what was missed. The facts name the watches that lived to the end of the
+/// wait: those proved, and those that had news other than a gap.
 ///
 /// # Errors
 /// The deadline of the probe or the end of the run came first; too many sources.
@@ -62,19 +80,32 @@ pub async fn any(door: &Door, sources: &[Source], timeout_ms: u32) -> Result<Vec
                 indices.map(|(at, _)| at).collect::<Vec<u32>>()
             };
             let mut positions = ready();
+            let mut proved = Vec::new();
             if positions.is_empty() {
-                if sources.is_empty() {
-                    sleep_until(until).await;
-                } else {
-                    let waiting = select_all(sources.iter().map(|source| Box::pin(source.wait())));
-                    tokio::select! {
-                        _ = waiting => {}
-                        () = sleep_until(until) => {}
+                let waiting = async {
+                    if sources.is_empty() {
+                        return std::future::pending().await;
                     }
-                }
+                    select_all(sources.iter().map(|source| Box::pin(source.wait()))).await
+                };
+                let silent = tokio::select! {
+                    _ = waiting => false,
+                    silent = silence(sources, until, timeout_ms) => silent,
+                };
                 positions = ready();
+                proved = sources
+                    .iter()
+                    .filter(|source| match &source.proof {
+                        Some(proof) if source.is_ready() => proof.has_news(),
+                        Some(_) => silent,
+                        None => false,
+                    })
+                    .map(|source| source.number)
+                    .collect();
             }
-            Ok(Answer::own(Content::Ready(positions)))
+            let mut answer = Answer::own(Content::Ready(positions));
+            answer.facts.proved = proved;
+            Ok(answer)
         })
         .await
         .0
@@ -83,6 +114,18 @@ pub async fn any(door: &Door, sources: &[Source], timeout_ms: u32) -> Result<Vec
         Seen::Ready(positions) => Ok(positions),
         other => unexpected("wait.any", &other),
     }
+}
+
+/// Returns when the time is up; true if every watch was proved, false if there was no time for it.
+async fn silence(sources: &[Source], until: Instant, timeout_ms: u32) -> bool {
+    let proves = Duration::from_millis(u64::from(timeout_ms)) >= PROVED_FROM;
+    if proves {
+        sleep_until(until - PROVED_FROM).await;
+        let proofs = sources.iter().filter_map(|source| source.proof.as_ref());
+        join_all(proofs.map(Proof::demand)).await;
+    }
+    sleep_until(until).await;
+    proves
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 //! and records each event as it is taken. A stream that ends and resumes at its resource version is no gap; one that
 //! cannot is, and the present objects follow again. A guest that does not read stops the task, not the host: the queue is
 //! bounded, the server then drops the watch, and what was lost shows as a gap.
+//!
+//! A stream that hangs says nothing, and so does a quiet cluster. [`Proof`] tells them apart: a second stream of one second,
+//! opened where the first one stands, delivers what was missed and ends in good order.
 
 use super::kube_read::{Checked, PAGE, Query, page};
-use super::wait::Source;
+use super::wait::{PROVED_FROM, Source};
 use super::{address, nothing, unexpected};
 use crate::cluster::{HttpAnswer, Request, Streamed};
 use crate::gate::keep::Keep;
@@ -33,6 +36,10 @@ const PAGE_MAX: u64 = 4 << 20;
 const STREAM_SECONDS: u64 = 30;
 /// Silence after which a stream counts as hanging: the server should have ended it.
 const STALL: Duration = Duration::from_secs(STREAM_SECONDS + 10);
+/// The same for a stream that proves.
+const PROOF_STALL: Duration = Duration::from_secs(5);
+/// A stream that proves and ends earlier was not ended by the server's clock.
+const PROOF_LASTS: Duration = Duration::from_millis(800);
 /// How long a broken stream may take to resume before the guest is told that it is blind.
 const RESUME_WITHIN: Duration = Duration::from_secs(5);
 /// Longest pause between two attempts to list again.
@@ -159,7 +166,8 @@ impl Watch {
     /// Ready while [`Watch::next`] has something to give.
     pub fn source(&self) -> Source {
         let ready = self.running.as_ref().map(|it| it.shared.ready.subscribe());
-        Source::new(self.number, ready)
+        let proof = self.running.as_ref().map(|it| Proof(it.shared.clone()));
+        Source::new(self.number, ready).proving(proof)
     }
 
     /// The next event, none when there is nothing at the moment. Never waits.
@@ -199,6 +207,40 @@ struct Shared {
     queue: Mutex<Queue>,
     ready: watch::Sender<bool>,
     space: Notify,
+    /// Somebody wants to know whether the stream still lives.
+    demanded: Notify,
+    /// How often it was found to.
+    proved: watch::Sender<u64>,
+}
+
+/// Finds out whether a watch that is silent has missed anything.
+#[derive(Clone)]
+pub(crate) struct Proof(Arc<Shared>);
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof")
+    }
+}
+
+impl Proof {
+    /// Returns when the server, asked from where the watch stands, had nothing more. What it had makes the watch ready, and
+    /// so does a gap if it does not answer; this then does not return.
+    pub(crate) async fn demand(&self) {
+        let mut proved = self.0.proved.subscribe();
+        proved.mark_unchanged();
+        self.0.demanded.notify_one();
+        if proved.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether what waits for the guest came from a stream that lives: no gap, no end.
+    pub(crate) fn has_news(&self) -> bool {
+        let queue = self.0.lock();
+        let gap = |event: &Queued| matches!(event, Queued::Mark("gap", _));
+        queue.failed.is_none() && !queue.events.is_empty() && !queue.events.iter().any(gap)
+    }
 }
 
 #[derive(Default)]
@@ -233,6 +275,8 @@ impl Shared {
             queue: Mutex::default(),
             ready: watch::Sender::new(false),
             space: Notify::new(),
+            demanded: Notify::new(),
+            proved: watch::Sender::new(0),
         }
     }
 
@@ -417,10 +461,21 @@ impl Follower {
     async fn follow(&self, mut version: String) -> Lost {
         let mut broken_since: Option<Instant> = None;
         let mut failures = 0_u32;
+        let mut purpose = Purpose::Follow;
         loop {
-            let why = match self.stream(&mut version, &mut broken_since).await {
-                Ok(()) => {
-                    // The server ended the stream, as it does all the time.
+            let why = match self.stream(&mut version, &mut broken_since, purpose).await {
+                Ok(Ended::Demanded) => {
+                    purpose = Purpose::Prove;
+                    continue;
+                }
+                Ok(Ended::Proved) => {
+                    purpose = Purpose::Follow;
+                    failures = 0;
+                    self.shared.proved.send_modify(|times| *times += 1);
+                    continue;
+                }
+                Ok(Ended::ByServer) => {
+                    // As it does all the time.
                     failures = 0;
                     "the stream ended at once".to_owned()
                 }
@@ -439,15 +494,16 @@ impl Follower {
         }
     }
 
-    /// One stream. Returns when it ends in good order after it gave something or lasted a while.
+    /// One stream, until it ends in good order, or until a stream that proves is wanted.
     async fn stream(
         &self,
         version: &mut String,
         broken_since: &mut Option<Instant>,
-    ) -> Result<(), Stream> {
+        purpose: Purpose,
+    ) -> Result<Ended, Stream> {
         let broken = |why: String| Err(Stream::Broken(why));
         let path = self
-            .path(version)
+            .path(version, purpose)
             .map_err(|_| Stream::Lost(Lost::Gap("the watch has no path any more".to_owned())))?;
         let opened = timeout(RESUME_WITHIN, self.wire.stream(Request::get(path))).await;
         let mut lines = match opened {
@@ -463,19 +519,32 @@ impl Follower {
             Err(_) => return broken("the server did not accept the watch in time".to_owned()),
         };
         let opened_at = Instant::now();
+        let (stall, lasts) = match purpose {
+            Purpose::Follow => (STALL, RESUME_WITHIN),
+            Purpose::Prove => (PROOF_STALL, PROOF_LASTS),
+        };
         loop {
-            let line = match timeout(STALL, lines.next()).await {
+            let next = tokio::select! {
+                next = timeout(stall, lines.next()) => next,
+                () = self.shared.demanded.notified(), if purpose == Purpose::Follow => {
+                    return Ok(Ended::Demanded);
+                }
+            };
+            let line = match next {
                 Ok(Ok(Some(line))) => line,
                 Ok(Ok(None)) => {
                     // Streams that end as soon as they begin are a fault of something in between.
-                    if opened_at.elapsed() > RESUME_WITHIN {
+                    if opened_at.elapsed() > lasts {
                         *broken_since = None;
+                        if purpose == Purpose::Prove {
+                            return Ok(Ended::Proved);
+                        }
                     }
-                    return Ok(());
+                    return Ok(Ended::ByServer);
                 }
                 Ok(Err(error)) => return broken(error.to_string()),
                 Err(_) => {
-                    let quiet = STALL.as_secs();
+                    let quiet = stall.as_secs();
                     return Err(Stream::Lost(Lost::Gap(format!(
                         "the stream hung for {quiet} s"
                     ))));
@@ -506,8 +575,11 @@ impl Follower {
         }
     }
 
-    fn path(&self, version: &str) -> Result<String, Trouble> {
-        let seconds = STREAM_SECONDS.to_string();
+    fn path(&self, version: &str, purpose: Purpose) -> Result<String, Trouble> {
+        let seconds = match purpose {
+            Purpose::Follow => STREAM_SECONDS.to_string(),
+            Purpose::Prove => PROVED_FROM.as_secs().to_string(),
+        };
         let query = address::query(&[
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
@@ -518,6 +590,24 @@ impl Follower {
         ]);
         Ok(address::path(self.wire.resource()?) + &query)
     }
+}
+
+/// What a stream is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To hear of changes.
+    Follow,
+    /// To find out what a silent stream missed.
+    Prove,
+}
+
+/// How a stream ended in good order.
+enum Ended {
+    ByServer,
+    /// A proof is wanted.
+    Demanded,
+    /// It was the proof.
+    Proved,
 }
 
 enum Stream {

@@ -34,6 +34,9 @@ impl Ruling {
     }
 }
 
+/// Name of the observation in which a probe says what contradicts the claim; the SDKs write it with every fail.
+const CONTRADICTION: &str = "contradiction";
+
 /// Why a conclusion does not stand.
 type Refuted = (Reason, String);
 
@@ -119,7 +122,18 @@ impl Judge<'_> {
                 ),
             Some(Conclusion::Fail) => self.fail(opened).map_or_else(
                 |(reason, text)| Ruling::unknown(reason, text),
-                |text| Ruling::of(Verdict::Fail, None, text),
+                |call| {
+                    let said = shown.observations.iter().rev();
+                    let said = said
+                        .filter(|shown| shown.name == CONTRADICTION)
+                        .find_map(|shown| {
+                            (!shown.value.is_empty()).then(|| format!(": {}", quote(&shown.value)))
+                        });
+                    let said = said.unwrap_or_default();
+                    let text =
+                        format!("the probe contradicts the claim{said} ({call} was answered)");
+                    Ruling::of(Verdict::Fail, None, text)
+                },
             ),
             Some(Conclusion::Unknown(text)) => unknown(text),
             Some(Conclusion::NotApplicable(text)) => self.not_applicable(opened, text),
@@ -207,12 +221,14 @@ impl Judge<'_> {
             } else if quiet.watched {
                 (
                     Reason::NoEffect,
-                    format!("a watch was read for {longest} of the declared {wanted} ms"),
+                    format!("a watch was waited for over {longest} of the declared {wanted} ms"),
                 )
             } else {
                 (
                     Reason::NoEffect,
-                    format!("no watch was read to its end during the declared {wanted} ms"),
+                    format!(
+                        "no watch was waited for and proved alive during the declared {wanted} ms"
+                    ),
                 )
             });
         }
@@ -249,7 +265,7 @@ impl Judge<'_> {
         ))
     }
 
-    /// Rules 2 and 5, without `needs`.
+    /// Rules 2 and 5, without `needs`. Gives the call that says something about the platform.
     fn fail(&self, opened: &Opened<'_>) -> Result<String, Refuted> {
         self.obstacle(opened)?;
         let matching: Vec<&Entry> = match opened.case.kind {
@@ -260,10 +276,7 @@ impl Judge<'_> {
             .iter()
             .find(|entry| effect::is_definite(entry, self.evidence.replies))
         {
-            return Ok(format!(
-                "the probe contradicts the claim, and {} was answered",
-                named(entry)
-            ));
+            return Ok(named(entry));
         }
         let forbidden = matching.iter().find(|entry| {
             effect::refusal(entry, self.evidence.replies) == Some(Refusal::Permission)

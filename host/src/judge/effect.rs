@@ -4,7 +4,7 @@
 use super::timeline::{Opened, Timeline};
 use super::{Evidence, Replies};
 use crate::manifest::{Case, EffectPattern};
-use crate::recording::format::{Access, Entry, Failure, ReplyKind, Seen, function};
+use crate::recording::format::{Access, Entry, Failure, ReplyKind, function};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -172,8 +172,8 @@ impl Quiet {
 }
 
 /// Looks for the longest gap-free stretch of any watch between the attempt and the conclusion. A stretch begins when the
-/// present objects were delivered (`synced`) and reaches to the last time the guest asked, or waited, and there was nothing:
-/// a watch that nobody read saw nothing.
+/// present objects were delivered (`synced`) and reaches to the end of the last wait at which the watch was seen to live: one
+/// that nobody waited for saw nothing, and one that is merely silent may hang.
 pub(super) fn quiet(
     evidence: &Evidence<'_>,
     timeline: &Timeline<'_>,
@@ -207,17 +207,15 @@ pub(super) fn quiet(
     let mut found = Quiet::default();
     for number in numbers {
         let mut since: Option<u64> = None;
-        let silent_at = |since: Option<u64>, at_ms: u64, found: &mut Quiet| {
-            if let Some(since) = since {
-                found.watched = true;
-                found.longest_ms = found.longest_ms.max(at_ms.saturating_sub(since));
-            }
-        };
         for (index, entry) in until.iter().enumerate() {
             let inside = index > opened.from;
             if entry.function == function::WAIT_ANY {
-                if inside && had_no_news(entry, number, evidence.replies) {
-                    silent_at(since, entry.done_ms, &mut found);
+                if let Some(since) = since
+                    && inside
+                    && entry.facts.proved.contains(&number)
+                {
+                    found.watched = true;
+                    found.longest_ms = found.longest_ms.max(entry.done_ms.saturating_sub(since));
                 }
                 continue;
             }
@@ -232,7 +230,6 @@ pub(super) fn quiet(
                         since = None;
                         found.gap |= inside;
                     }
-                    "" if inside => silent_at(since, entry.at_ms, &mut found),
                     _ => {}
                 },
                 (function::WATCH_NEXT, _) => {
@@ -244,21 +241,4 @@ pub(super) fn quiet(
         }
     }
     found
-}
-
-/// Whether a wait ended without news of this watch although it was waited for.
-fn had_no_news(entry: &Entry, watch: u32, replies: &dyn Replies) -> bool {
-    let position = entry.arguments.get("sources").and_then(|sources| {
-        let number = u64::from(watch);
-        sources
-            .as_array()?
-            .iter()
-            .position(|source| source.as_u64() == Some(number))
-    });
-    match (position, replies.reply(entry)) {
-        (Some(position), Some(Ok(Seen::Ready(ready)))) => {
-            !ready.iter().any(|index| *index as usize == position)
-        }
-        _ => false,
-    }
 }

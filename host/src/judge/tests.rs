@@ -247,8 +247,20 @@ impl Tape {
     fn wait(self, ms: u64, ready: &[u32]) -> Tape {
         let mut tape = self.passing(ms);
         tape.now -= 1;
-        let call = draft(function::WAIT_ANY, json!({"sources": [1], "timeout": ms}));
+        let mut call = draft(function::WAIT_ANY, json!({"sources": [1], "timeout": ms}));
+        if ready.is_empty() {
+            call.facts.proved = vec![1];
+        }
         tape.push(call, Ok(Seen::Ready(ready.to_vec())))
+    }
+
+    /// A wait without news that proves a watch.
+    fn wait_for(self, watch: u32, ms: u64) -> Tape {
+        let mut tape = self.wait(ms, &[]);
+        if let Some((call, _)) = tape.calls.last_mut() {
+            call.facts.proved = vec![watch];
+        }
+        tape
     }
 
     fn setting(self, key: &str, value: Option<&str>) -> Tape {

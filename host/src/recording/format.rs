@@ -260,6 +260,10 @@ pub struct Facts {
     /// For a watch event: `added`, `modified`, `deleted`, `synced`, `gap`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub event: String,
+    /// For a wait: the numbers of the watches that were seen to live at its end. Either there was news, or the server was
+    /// asked anew from where the watch stood, and nothing had been missed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proved: Vec<u32>,
     /// The objects of the answer. At most 64 are kept; of a larger answer the first ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectFact>,

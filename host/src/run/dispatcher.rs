@@ -10,6 +10,7 @@ use crate::runfolder::RunHead;
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Runs all the work and closes the run.
@@ -53,7 +54,8 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
         let ended = tokio::select! {
             biased;
             () = stop_now.stopped() => {
-                running.abort_all();
+                // Their temporary files go with them; a task that cannot be ended must not hold up the program.
+                let _ = tokio::time::timeout(Duration::from_secs(1), running.shutdown()).await;
                 return Err(RunError::StoppedNow {
                     run: book.record.run,
                     folder: context.folder.path().to_owned(),

@@ -40,6 +40,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: &[Reason] = &[
+        Reason::NoAccelerator,
+        Reason::UnknownAccelerator,
+        Reason::SolutionAbsent,
+        Reason::InsufficientCapacity,
+        Reason::PermissionDenied,
+        Reason::ImageUnavailable,
+        Reason::ProxyUnreachable,
+        Reason::AuthRequired,
+        Reason::MetricDelayed,
+        Reason::CompetingWorkload,
+        Reason::FeatureGateOff,
+        Reason::VersionSkew,
+        Reason::Deadline,
+        Reason::CleanupIncomplete,
+    ];
+
     /// The word of the contract: `insufficient_capacity`.
     pub fn code(self) -> &'static str {
         match self {

@@ -449,26 +449,33 @@ impl Watch {
         let delivery = Duration::from_secs(60);
         let mut deadline = Deadline::after(if self.synced { time } else { delivery });
         let mut begun = self.synced;
-        while let Some(event) = self.next(deadline)? {
-            match event {
-                Event::Gap(reason) => return Ok(Quiet::Gap(reason)),
-                Event::Added(object) | Event::Modified(object) if forbidden(&object) => {
-                    return Ok(Quiet::Broken(object));
+        loop {
+            while let Some(event) = self.poll()? {
+                match event {
+                    Event::Gap(reason) => return Ok(Quiet::Gap(reason)),
+                    Event::Added(object) | Event::Modified(object) if forbidden(&object) => {
+                        return Ok(Quiet::Broken(object));
+                    }
+                    Event::Synced if !begun => {
+                        begun = true;
+                        deadline = Deadline::after(time);
+                    }
+                    _ => {}
                 }
-                Event::Synced if !begun => {
-                    begun = true;
-                    deadline = Deadline::after(time);
-                }
-                _ => {}
             }
-        }
-        if begun {
-            Ok(Quiet::Held)
-        } else {
-            Err(Error::Deadline {
-                what: "the delivery of what is there".into(),
-                after: delivery,
-            })
+            let left = deadline.left();
+            if left.is_zero() && begun {
+                return Ok(Quiet::Held);
+            }
+            if left.is_zero() {
+                return Err(Error::Deadline {
+                    what: "the delivery of what is there".into(),
+                    after: delivery,
+                });
+            }
+            // A shorter wait would not prove that the stream lives, and its silence would not count.
+            let source = self.source();
+            crate::wait::any(&[&source], left.max(Duration::from_secs(1)))?;
         }
     }
 

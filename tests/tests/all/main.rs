@@ -12,3 +12,4 @@ mod kill;
 mod layers;
 mod polyglot;
 mod safety;
+mod words;

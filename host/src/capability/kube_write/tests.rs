@@ -1,7 +1,7 @@
 //! Writes against a scripted API server, through the whole door.
 
 use super::*;
-use crate::capability::testing::{Got, Reply as Scripted, Rig, SANDBOX};
+use crate::capability::testing::{Got, Reply as Scripted, Rig, SANDBOX, whole};
 
 const PERMISSIONS: &str = "create,update,patch,delete,deletecollection,list,get configmaps
     create,delete,get deviceclasses.resource.k8s.io cluster
@@ -60,7 +60,7 @@ async fn a_creation_is_journalled_stamped_and_posted() {
         send.send_response(
             http::Response::builder()
                 .status(201)
-                .body(object.to_string().into_bytes().into())
+                .body(whole(object.to_string()))
                 .unwrap(),
         );
         (parts, body)
@@ -312,7 +312,12 @@ async fn later_writes_carry_the_uid_in_the_form_the_server_checks() {
     got.unwrap();
     assert_eq!(sent.body["preconditions"], json!({"uid": "u-1"}));
     assert_eq!(sent.body["gracePeriodSeconds"], 0);
-    assert!(rig.journal.ledger().entries().is_empty());
+    // The server's word is enough to stop writing to it, and not enough to forget it.
+    let entries = rig.journal.ledger().entries();
+    assert!(
+        entries.len() == 1 && entries[0].said_gone && entries[0].uid.as_deref() == Some("u-1"),
+        "{entries:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Watches against a scripted API server, through the whole door.
 
 use super::*;
-use crate::capability::testing::{Got, Reply as Scripted, Rig, SANDBOX};
+use crate::capability::testing::{Got, Reply as Scripted, Rig, SANDBOX, whole};
 use crate::capability::wait;
 use crate::recording::format::ReplyKind;
 
@@ -238,7 +238,7 @@ async fn too_many_watches_are_refused_cleanly() {
                     let (request, send) = rig.server.next_request().await.unwrap();
                     if !request.uri().to_string().contains("watch=1") {
                         let body = list(&[], "1").to_string().into_bytes();
-                        send.send_response(http::Response::new(body.into()));
+                        send.send_response(http::Response::new(whole(body)));
                         break;
                     }
                     std::mem::forget(send);
@@ -260,9 +260,7 @@ async fn too_many_watches_are_refused_cleanly() {
         loop {
             let (request, send) = rig.server.next_request().await.unwrap();
             if !request.uri().to_string().contains("watch=1") {
-                send.send_response(http::Response::new(
-                    list(&[], "1").to_string().into_bytes().into(),
-                ));
+                send.send_response(http::Response::new(whole(list(&[], "1").to_string())));
                 break;
             }
             std::mem::forget(send);
@@ -334,4 +332,84 @@ async fn a_recorded_watch_plays_back_without_a_server() {
     assert_eq!(door.finish_replay(), Ok(vec![]));
     let failed = |entry: &crate::recording::format::Entry| entry.result != ReplyKind::Ok;
     assert!(!rig.entries().iter().any(failed));
+}
+
+#[tokio::test]
+async fn silence_is_proved_by_asking_anew_from_where_the_watch_stands() {
+    let mut rig = Rig::new("list,watch pods");
+    let door = rig.door.clone();
+    let query = pods();
+    let (watch, _) = tokio::join!(open_watch(&door, &query), rig.answer(200, list(&[], "10")));
+    let watch = watch.unwrap();
+    let sources = [watch.source()];
+    let proved = |rig: &Rig| {
+        let waits = rig.entries().into_iter();
+        let waits = waits.filter(|entry| entry.function == function::WAIT_ANY);
+        waits.map(|entry| entry.facts.proved).collect::<Vec<_>>()
+    };
+    expect(&door, &watch, &[("synced", "10")]).await;
+
+    // The first stream hangs. The one that proves is short, and ends by the server's clock.
+    let server = async {
+        let hangs = rig.hold().await;
+        resumes_at(&hangs, "10");
+        assert!(hangs.uri.ends_with("timeoutSeconds=30"), "{}", hangs.uri);
+        let proves = rig.hold().await;
+        resumes_at(&proves, "10");
+        assert!(proves.uri.ends_with("timeoutSeconds=1"), "{}", proves.uri);
+        sleep(Duration::from_millis(900)).await;
+        rig.release();
+        rig.hold().await
+    };
+    let (got, follows) = tokio::join!(wait::any(&door, &sources, 1_000), server);
+    assert!(got.unwrap().is_empty());
+    assert!(
+        follows.uri.ends_with("timeoutSeconds=30"),
+        "{}",
+        follows.uri
+    );
+    // Too short to prove anything.
+    assert!(wait::any(&door, &sources, 100).await.unwrap().is_empty());
+
+    // What the hanging stream missed comes with the proof.
+    let missed = [event("ADDED", pod("late", "12", "Running"))];
+    let server = async {
+        let got = rig.answer(200, stream(&missed)).await;
+        assert!(got.uri.ends_with("timeoutSeconds=1"), "{}", got.uri);
+    };
+    let (got, ()) = tokio::join!(wait::any(&door, &sources, 1_000), server);
+    assert_eq!(got.unwrap(), [0]);
+    assert_eq!(next(&door, &watch).await.0, "added");
+
+    rig.replay();
+    assert!(
+        proved(&rig).ends_with(&[vec![1], vec![], vec![1]]),
+        "{:?}",
+        proved(&rig)
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_its_silence_leaves_a_gap() {
+    let mut rig = Rig::new("list,watch pods");
+    let door = rig.door.clone();
+    let query = pods();
+    let (watch, _) = tokio::join!(open_watch(&door, &query), rig.answer(200, list(&[], "10")));
+    let watch = watch.unwrap();
+    expect(&door, &watch, &[("synced", "10")]).await;
+    let sources = [watch.source()];
+    let server = async {
+        rig.hold().await;
+        // The one that proves hangs as well.
+        rig.hold().await;
+    };
+    let (got, ()) = tokio::join!(wait::any(&door, &sources, 1_000), server);
+    assert_eq!(got.unwrap(), [0]);
+    assert_eq!(next(&door, &watch).await.0, "gap");
+    rig.replay();
+    let entries = rig.entries();
+    let wait = entries
+        .iter()
+        .rfind(|entry| entry.function == function::WAIT_ANY);
+    assert!(wait.is_some_and(|entry| entry.facts.proved.is_empty()));
 }

@@ -132,12 +132,21 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
     let attempt = |tape: Tape| tape.pod("node-1", "image-1");
     let show = |tape: Tape| tape.observe("uid-2").conclude(Conclusion::Pass);
     let rows = vec![
+        ("whole", show(attempt(watched()).wait(30_000, &[])), PASS),
         (
-            "whole",
+            "asked without waiting: the stream may hang",
             show(attempt(watched()).passing(30_000).next("")),
-            PASS,
+            because(NoEffect),
         ),
-        ("waited", show(attempt(watched()).wait(30_000, &[])), PASS),
+        (
+            "another watch was proved",
+            show(
+                attempt(watched())
+                    .watch(function::WATCH_OPEN, 2, "")
+                    .wait_for(2, 30_000),
+            ),
+            because(NoEffect),
+        ),
         (
             "the wait ended with news",
             show(attempt(watched()).wait(30_000, &[0])),
@@ -149,30 +158,23 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
                 attempt(watched())
                     .passing(10_000)
                     .next("modified")
-                    .passing(20_000)
-                    .next(""),
+                    .wait(20_000, &[]),
             ),
             PASS,
         ),
         (
             "in two looks",
-            show(
-                attempt(watched())
-                    .passing(10_000)
-                    .next("")
-                    .passing(20_000)
-                    .next(""),
-            ),
+            show(attempt(watched()).wait(10_000, &[]).wait(20_000, &[])),
             PASS,
         ),
         (
             "too short",
-            show(attempt(watched()).passing(29_000).next("")),
+            show(attempt(watched()).wait(29_000, &[])),
             because(NoEffect),
         ),
         (
             "time before the attempt",
-            show(attempt(watched().passing(29_000)).passing(5_000).next("")),
+            show(attempt(watched().passing(29_000)).wait(5_000, &[])),
             because(NoEffect),
         ),
         (
@@ -182,11 +184,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
         ),
         (
             "never synced",
-            show(
-                attempt(Tape::new().works().open("refuses").open_watch())
-                    .passing(30_000)
-                    .next(""),
-            ),
+            show(attempt(Tape::new().works().open("refuses").open_watch()).wait(30_000, &[])),
             because(NoEffect),
         ),
         (
@@ -197,8 +195,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
         (
             "no attempt",
             watched()
-                .passing(30_000)
-                .next("")
+                .wait(30_000, &[])
                 .observe("x")
                 .conclude(Conclusion::Pass),
             because(NoEffect),
@@ -210,8 +207,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
                     .passing(20_000)
                     .next("gap")
                     .next("synced")
-                    .passing(20_000)
-                    .next(""),
+                    .wait(20_000, &[]),
             ),
             because(Gap),
         ),
@@ -221,8 +217,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
                 attempt(watched())
                     .next("gap")
                     .next("synced")
-                    .passing(30_000)
-                    .next(""),
+                    .wait(30_000, &[]),
             ),
             PASS,
         ),
@@ -235,11 +230,9 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
             "closed too early",
             show(
                 attempt(watched())
-                    .passing(5_000)
-                    .next("")
+                    .wait(5_000, &[])
                     .watch(function::WATCH_CLOSE, 1, "")
-                    .passing(30_000)
-                    .next(""),
+                    .wait(30_000, &[]),
             ),
             because(NoEffect),
         ),
@@ -257,8 +250,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
                         },
                         Err(Failure::Expired),
                     )
-                    .passing(20_000)
-                    .next(""),
+                    .wait(20_000, &[]),
             ),
             because(Gap),
         ),
@@ -272,8 +264,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
                         .next("synced")
                         .open("refuses"),
                 )
-                .passing(30_000)
-                .next(""),
+                .wait(30_000, &[]),
             ),
             PASS,
         ),
@@ -300,7 +291,7 @@ fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
     // The watch that the effect names, where it names one.
     let mut named = quiet(30);
     named.effect.push("watch nodes".parse().unwrap());
-    let other = show(attempt(watched()).passing(30_000).next(""));
+    let other = show(attempt(watched()).wait(30_000, &[]));
     assert_eq!(
         other.verdict(&manifest(vec![positive(), named])),
         because(NoEffect)
@@ -349,8 +340,7 @@ fn rule_4_controls_passed_on_the_same_things_and_live() {
             .open_watch()
             .next("synced")
             .pod(node, image)
-            .passing(1_000)
-            .next("")
+            .wait(1_000, &[])
             .observe("uid-2")
             .conclude(Conclusion::Pass)
     };
@@ -481,8 +471,7 @@ fn rule_4_the_control_of_the_same_subject_counts() {
         .open_watch()
         .next("synced")
         .pod("node-b", "i")
-        .passing(1_000)
-        .next("")
+        .wait(1_000, &[])
         .observe("uid-3")
         .conclude(Conclusion::Pass);
     assert_eq!(tape.verdict(&manifest), because(ControlUnrelated));
