@@ -2,9 +2,9 @@
 //! device fits gets none, and a device is free again when its pod is gone.
 
 use crate::api::Api;
-use crate::inventory::{self, Choice, Inventory, Key, MOST_SLICES};
 use crate::manifest::{cases, images, settings};
 use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
+use karat_sdk::inventory::devices::{self, Choice, Devices, Key, MOST_SLICES};
 use karat_sdk::kube::{Event, Object, Quiet, Watch, wait_for};
 use karat_sdk::wait::Deadline;
 use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, log, run};
@@ -23,7 +23,7 @@ struct Held {
 pub(crate) fn check(api: &Api) -> Result<()> {
     let mut choice = None;
     cases::INVENTORY.check("", |case| {
-        let found = inventory::read(api, &run::id())?;
+        let found = devices::read(api.version, &run::id())?;
         let (conclusion, chosen) = describe(case, &found);
         choice = chosen;
         Ok(conclusion)
@@ -41,9 +41,9 @@ pub(crate) fn check(api: &Api) -> Result<()> {
     Ok(())
 }
 
-fn describe(case: &Case, found: &Inventory) -> (Conclusion, Option<Choice>) {
+fn describe(case: &Case, found: &Devices) -> (Conclusion, Option<Choice>) {
     let free = found.usable().count();
-    case.observe("devices in complete pools", found.devices.len());
+    case.observe("devices in complete pools", found.all.len());
     case.observe(
         "devices of older generations or incomplete pools",
         found.stale,
@@ -65,7 +65,7 @@ fn describe(case: &Case, found: &Inventory) -> (Conclusion, Option<Choice>) {
             None,
         );
     }
-    if found.devices.is_empty() {
+    if found.all.is_empty() {
         let text = "no driver publishes a device in a complete pool; install a DRA driver to have allocation checked";
         return (Conclusion::unknown(Reason::NoAccelerator, text), None);
     }
@@ -145,8 +145,7 @@ fn allocated(
     };
     case.observe("claim", claim.uid());
 
-    let results = claim.items("/status/allocation/devices/results");
-    let keys: Vec<Key> = results.iter().map(Key::of_result).collect();
+    let keys = devices::allocated(&claim);
     let [got] = keys.as_slice() else {
         return Ok(Conclusion::fail(format!(
             "one device was asked for, and {} were allocated",
@@ -253,7 +252,7 @@ fn not_allocated(
         ));
     };
     let message = scheduled.message.to_owned();
-    let again = inventory::read(api, &run::id())?;
+    let again = devices::read(api.version, &run::id())?;
     let free = again
         .usable()
         .any(|device| choice.fitting.contains(&device.key));
@@ -272,7 +271,7 @@ fn not_allocated(
 
 /// Another device than the selector describes was allocated.
 fn wrong_device(api: &Api, got: &Key, choice: &Choice) -> Result<Conclusion> {
-    let again = inventory::read(api, &run::id())?;
+    let again = devices::read(api.version, &run::id())?;
     // The pool may have been published anew between the inventory and the allocation.
     let changed = again
         .choose(&run::id())

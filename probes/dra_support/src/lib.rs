@@ -1,14 +1,13 @@
 //! `dra_support` (KAR-51): the stable API of dynamic resource allocation is served, its four types behave, and where a
 //! driver is installed, devices are allocated by their attributes.
 //!
-//! Read in this order: `served` (step 1), `crud` (2), `validation` (3), `inventory` and `functional` (4 and 5). The
+//! Read in this order: `served` (step 1), `crud` (2), `validation` (3), `functional` (4 and 5). The
 //! first three decide; allocation is reported beside them, because the requirement asks for the API only. `README.md` says what
 //! a pass is worth.
 
 mod api;
 mod crud;
 mod functional;
-mod inventory;
 mod served;
 mod validation;
 

@@ -27,7 +27,7 @@
 //! Compiled for `wasm32-unknown-unknown`, its calls go through the contract to the door of the engine. Compiled natively, as
 //! unit tests do, the same calls go to a fake cluster in memory. There is no other way out of a probe.
 //!
-//! Read in this order: [`kube`], [`case`], [`wait`], [`discovery`], [`build`], [`testing`].
+//! Read in this order: [`kube`], [`case`], [`wait`], [`discovery`], [`inventory`], [`build`], [`testing`].
 
 #[cfg(target_arch = "wasm32")]
 mod bindings;
@@ -37,6 +37,7 @@ pub mod clock;
 pub mod discovery;
 pub mod error;
 mod host;
+pub mod inventory;
 pub mod kube;
 pub mod log;
 pub mod run;

@@ -4,28 +4,29 @@
 //! node goes, and a device that only they know is not there any more. Device names are not visible in CEL, so a device is
 //! asked for by its attributes; where no attribute tells it apart, every device with the same attributes will do.
 
-use crate::api::Api;
-use karat_sdk::{Object, Query, Result, Value};
+use super::{Node, nodes};
+use crate::build::DraVersion;
+use crate::{Object, Query, Result, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most slices that are read. A cluster with more has devices enough among them, but a pool can no longer be called complete.
-pub(crate) const MOST_SLICES: usize = 2000;
+pub const MOST_SLICES: usize = 2000;
 /// Usable devices that are compared with all others. More would only cost time: one that can be told apart is enough.
 const LOOKED_AT: usize = 32;
-/// Taints that no pod of this probe tolerates: they say that the node is not for it, or not well.
-const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
-
 /// Driver, pool and name: the identity of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) driver: String,
-    pub(crate) pool: String,
-    pub(crate) device: String,
+pub struct Key {
+    /// Name of the driver.
+    pub driver: String,
+    /// Name of the pool.
+    pub pool: String,
+    /// Name of the device in its pool.
+    pub device: String,
 }
 
 impl Key {
     /// From an entry of `status.allocation.devices.results`.
-    pub(crate) fn of_result(result: &Value) -> Self {
+    pub fn of_result(result: &Value) -> Self {
         let text = |field: &str| result[field].as_str().unwrap_or_default().to_owned();
         Key {
             driver: text("driver"),
@@ -43,8 +44,11 @@ impl std::fmt::Display for Key {
 
 /// A device of the newest generation of a complete pool.
 #[derive(Clone, Debug)]
-pub(crate) struct Device {
-    pub(crate) key: Key,
+pub struct Device {
+    /// Which one it is.
+    pub key: Key,
+    /// The node that has it; empty where a selector or all nodes reach it.
+    pub node: String,
     attributes: BTreeMap<String, Value>,
     /// Whether a pod of this probe could get it, apart from whether it is taken.
     reachable: bool,
@@ -73,13 +77,15 @@ enum Condition {
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Inventory {
-    pub(crate) devices: Vec<Device>,
+pub struct Devices {
+    /// Devices of complete pools in their newest generation.
+    pub all: Vec<Device>,
     /// Devices of slices of older generations, and of incomplete pools.
-    pub(crate) stale: usize,
+    pub stale: usize,
     /// Devices of allocated claims, as [`Key`] shows them.
     taken: BTreeSet<String>,
-    pub(crate) kubelets: BTreeSet<String>,
+    /// Versions of the kubelets of usable nodes.
+    pub kubelets: BTreeSet<String>,
     taints: BTreeSet<String>,
     classes: Vec<Class>,
     truncated: bool,
@@ -87,26 +93,28 @@ pub(crate) struct Inventory {
 
 /// One device to ask for.
 #[derive(Clone, Debug)]
-pub(crate) struct Choice {
-    pub(crate) class: String,
+pub struct Choice {
+    /// The DeviceClass to ask for.
+    pub class: String,
     /// CEL that exactly the `fitting` devices satisfy.
-    pub(crate) expression: String,
+    pub expression: String,
     /// CEL of the same form that no device satisfies.
-    pub(crate) impossible: String,
-    pub(crate) fitting: Vec<Key>,
-    pub(crate) tolerate: Vec<String>,
+    pub impossible: String,
+    /// The devices that satisfy `expression`, taken ones included.
+    pub fitting: Vec<Key>,
+    /// Keys of the taints of all usable nodes.
+    pub tolerate: Vec<String>,
 }
 
-struct Node {
-    name: String,
-    labels: Value,
-}
-
-/// Reads slices, nodes, claims and classes.
-pub(crate) fn read(api: &Api, ours: &str) -> Result<Inventory> {
-    let mut found = Inventory::default();
+/// Reads slices, nodes, claims and classes. Classes whose name ends in `ours`, the run id, are left out.
+///
+/// # Errors
+/// Those of the server and of the door: all four must be listable in the whole cluster.
+pub fn read(version: DraVersion, ours: &str) -> Result<Devices> {
+    let query = |resource: &str| Query::new(&version.api_version(), resource);
+    let mut found = Devices::default();
     let mut slices = Vec::new();
-    let mut pages = api.query("resourceslices").keep(&["/spec"]).pages()?;
+    let mut pages = query("resourceslices").keep(&["/spec"]).pages()?;
     while let Some(page) = pages.next_page()? {
         let foreign = |slice: &Object| {
             // Slices of this program, of this run or another one, hold no device.
@@ -122,23 +130,14 @@ pub(crate) fn read(api: &Api, ours: &str) -> Result<Inventory> {
         return Ok(found);
     }
 
-    let nodes = found.nodes()?;
-    found.pools(api, &slices, &nodes);
-    for claim in api
-        .query("resourceclaims")
-        .keep(&["/status/allocation/devices/results"])
-        .list()?
-    {
-        let results = claim.items("/status/allocation/devices/results");
-        for result in results {
-            found.taken.insert(Key::of_result(result).to_string());
-        }
+    let nodes = nodes()?;
+    for node in &nodes {
+        found.taints.extend(node.taints.iter().cloned());
+        found.kubelets.insert(node.kubelet.clone());
     }
-    for class in api
-        .query("deviceclasses")
-        .keep(&["/spec/selectors"])
-        .list()?
-    {
+    found.pools(version, &slices, &nodes);
+    found.taken = taken(version)?;
+    for class in query("deviceclasses").keep(&["/spec/selectors"]).list()? {
         if class.name().ends_with(ours) {
             continue;
         }
@@ -156,48 +155,29 @@ pub(crate) fn read(api: &Api, ours: &str) -> Result<Inventory> {
     Ok(found)
 }
 
-impl Inventory {
-    /// Ready nodes on which a pod of this probe may run.
-    fn nodes(&mut self) -> Result<Vec<Node>> {
-        let listed = Query::new("v1", "nodes")
-            .keep(&[
-                "/metadata/labels",
-                "/spec/taints",
-                "/spec/unschedulable",
-                "/status/conditions/*/type",
-                "/status/conditions/*/status",
-                "/status/nodeInfo/kubeletVersion",
-            ])
-            .list()?;
-        let mut nodes = Vec::new();
-        for node in listed {
-            let ready = node
-                .condition("Ready")
-                .is_some_and(|ready| ready.status == "True");
-            let taints: Vec<&str> = node
-                .items("/spec/taints")
-                .iter()
-                .filter(|taint| taint["effect"] != "PreferNoSchedule")
-                .filter_map(|taint| taint["key"].as_str())
-                .collect();
-            let closed = taints
-                .iter()
-                .any(|key| NOT_TOLERATED.iter().any(|prefix| key.starts_with(prefix)));
-            if !ready || closed || node.at("/spec/unschedulable") == true {
-                continue;
-            }
-            self.taints.extend(taints.into_iter().map(str::to_owned));
-            self.kubelets
-                .insert(node.text("/status/nodeInfo/kubeletVersion").to_owned());
-            nodes.push(Node {
-                name: node.name().to_owned(),
-                labels: node.at("/metadata/labels").clone(),
-            });
-        }
-        Ok(nodes)
-    }
+/// The devices of all allocated claims, as [`Key`] shows them.
+///
+/// # Errors
+/// Those of the server and of the door.
+pub fn taken(version: DraVersion) -> Result<BTreeSet<String>> {
+    let claims = Query::new(&version.api_version(), "resourceclaims")
+        .keep(&["/status/allocation/devices/results"])
+        .list()?;
+    Ok(claims
+        .iter()
+        .flat_map(allocated)
+        .map(|key| key.to_string())
+        .collect())
+}
 
-    fn pools(&mut self, api: &Api, slices: &[Object], nodes: &[Node]) {
+/// The devices of a claim; none when it is not allocated.
+pub fn allocated(claim: &Object) -> Vec<Key> {
+    let results = claim.items("/status/allocation/devices/results");
+    results.iter().map(Key::of_result).collect()
+}
+
+impl Devices {
+    fn pools(&mut self, version: DraVersion, slices: &[Object], nodes: &[Node]) {
         // A list and not a map: each kind of map or sort is several kilobytes of a component, and pools are few.
         let mut pools: Vec<((&str, &str), Vec<&Object>)> = Vec::new();
         for slice in slices {
@@ -231,7 +211,7 @@ impl Inventory {
             for slice in current {
                 let shared = reachable(slice.at("/spec"), nodes);
                 for device in slice.items("/spec/devices") {
-                    let body = api.version.device_body(device);
+                    let body = version.device_body(device);
                     let here = if slice.at("/spec/perDeviceNodeSelection") == true {
                         reachable(body, nodes)
                     } else {
@@ -240,12 +220,17 @@ impl Inventory {
                     let tainted = body["taints"]
                         .as_array()
                         .is_some_and(|taints| taints.iter().any(|taint| taint["effect"] != "None"));
-                    self.devices.push(Device {
+                    self.all.push(Device {
                         key: Key {
                             driver: driver.to_owned(),
                             pool: pool.to_owned(),
                             device: device["name"].as_str().unwrap_or_default().to_owned(),
                         },
+                        node: [slice.at("/spec"), body]
+                            .iter()
+                            .find_map(|place| place["nodeName"].as_str())
+                            .unwrap_or_default()
+                            .to_owned(),
                         attributes: attributes(driver, body),
                         reachable: here && !tainted,
                         divided: body["consumesCounters"].is_array()
@@ -257,36 +242,55 @@ impl Inventory {
     }
 
     /// Whether this device is in the newest generation of a complete pool.
-    pub(crate) fn has(&self, key: &Key) -> bool {
-        self.devices.iter().any(|device| device.key == *key)
+    pub fn has(&self, key: &Key) -> bool {
+        self.all.iter().any(|device| device.key == *key)
     }
 
     /// Whether there were more slices than are read.
-    pub(crate) fn is_truncated(&self) -> bool {
+    pub fn is_truncated(&self) -> bool {
         self.truncated
     }
 
     /// Devices that a pod could get now.
-    pub(crate) fn usable(&self) -> impl Iterator<Item = &Device> {
-        self.devices.iter().filter(|device| {
+    pub fn usable(&self) -> impl Iterator<Item = &Device> {
+        self.all.iter().filter(|device| {
             device.reachable && !device.divided && !self.taken.contains(&device.key.to_string())
         })
     }
 
+    /// Devices of one node that a pod could get now.
+    pub fn usable_on(&self, node: &str) -> impl Iterator<Item = &Device> {
+        self.usable().filter(move |device| device.node == node)
+    }
+
     /// A device to ask for: the one that the fewest others resemble, of a class that is understood.
-    pub(crate) fn choose(&self, run: &str) -> Option<Choice> {
-        self.usable()
+    pub fn choose(&self, run: &str) -> Option<Choice> {
+        self.choose_of(self.usable(), run)
+    }
+
+    /// As [`Devices::choose`], among the devices of one node.
+    pub fn choose_on(&self, node: &str, run: &str) -> Option<Choice> {
+        self.choose_of(self.usable_on(node), run)
+    }
+
+    fn choose_of<'a>(
+        &'a self,
+        devices: impl Iterator<Item = &'a Device>,
+        run: &str,
+    ) -> Option<Choice> {
+        devices
             .take(LOOKED_AT)
             .filter_map(|device| self.ask_for(device, run))
             // Among equals the first, in the order of the lists.
             .min_by_key(|choice| choice.fitting.len())
     }
 
-    fn ask_for(&self, device: &Device, run: &str) -> Option<Choice> {
+    /// How to ask for one device; none when no class that is understood selects it.
+    pub fn ask_for(&self, device: &Device, run: &str) -> Option<Choice> {
         let class = self.class_for(device)?;
         let driver = &device.key.driver;
         let of_driver: Vec<&Device> = self
-            .devices
+            .all
             .iter()
             .filter(|other| other.key.driver == *driver && class.fits(other))
             .collect();
@@ -508,7 +512,7 @@ fn selects(term: &Value, node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use karat_sdk::json;
+    use crate::json;
 
     #[test]
     fn classes_are_read_as_far_as_they_are_simple() {
@@ -537,6 +541,7 @@ mod tests {
         let node = Node {
             name: "n1".into(),
             labels: json!({"zone": "a"}),
+            ..Node::default()
         };
         let by = |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         assert!(selects(&by("zone", "In", json!(["a", "b"])), &node));
