@@ -50,12 +50,14 @@ fn run(command: &mut Command, advice: &str) -> Result<()> {
     );
 }
 
-/// Installs a tool if it is absent. `marker` is the file that shows it is there, of the very version that the example pins.
+/// Installs a tool if it is absent. The marker shows that it is there, of the very version that the example pins, and where:
+/// a Python environment names its own path and does not survive a move.
 fn installed(folder: &Path, pin: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let _one = INSTALLING
         .lock()
         .unwrap_or_else(|broken| broken.into_inner());
     let marker = folder.join("installed");
+    let pin = format!("{}\n{pin}", folder.display());
     if std::fs::read_to_string(&marker).is_ok_and(|text| text == pin) {
         return Ok(());
     }
