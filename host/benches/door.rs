@@ -4,20 +4,13 @@
 use criterion::{Criterion, Throughput};
 use karat_engine::capability::kube_read::{Query, open_list};
 use karat_engine::cluster::Cluster;
-use karat_engine::event::Events;
-use karat_engine::gate::{Door, LiveDoor, Snapshots, StopSignal};
-use karat_engine::grant::{Effective, Grants};
-use karat_engine::journal::{Journal, JournalHead};
+use karat_engine::gate::Door;
 use karat_engine::manifest::Manifest;
-use karat_engine::model::{ClusterRecord, Reach};
-use karat_engine::recording::Recorder;
-use karat_engine::recording::format::{FORMAT, Header, Limits};
+use karat_engine::recording::format::Limits;
 use karat_engine::recording::recorder::BlobSink;
-use karat_engine::redact::Redactor;
-use karat_engine::seal::RunKey;
+use karat_engine::scratch::Scratch;
 use kube::client::Body;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,82 +55,15 @@ fn bench(page: Vec<u8>) -> Bench {
         }
     });
     let cluster = Cluster::for_test(kube::Client::new(service, "default"));
-    let run = "abcdefgh";
-    let head = JournalHead {
-        run: run.to_owned(),
-        key: RunKey::generate().expect("randomness"),
-        cluster: "bench".to_owned(),
-        server: "bench".to_owned(),
-        started: "2026-11-21T10:00:00Z".to_owned(),
-    };
-    let journal = Journal::create(&folder.path().join("journal.jsonl"), head).expect("a journal");
-    let redactor = Arc::new(Redactor::new(run).expect("randomness"));
-    let snapshots = Snapshots::new(
-        cluster.clone(),
-        Arc::clone(&redactor),
-        journal.ledger(),
-        run,
-        folder.path(),
-        [&*manifest],
-    )
-    .expect("snapshots");
-    let recorder = Recorder::create_with(
-        &folder.path().join("attempt-1"),
-        &header(run, &manifest, &limits),
-        BlobSink::Discard,
-    )
-    .expect("a recording");
-    let effective = Effective::new(&manifest, &Grants::all_asked(&manifest), [""; 0]);
-    let door = Door::live(LiveDoor {
-        run: run.to_owned(),
-        attempt: 1,
-        manifest,
-        started: tokio::time::Instant::now(),
-        limits,
-        cluster,
-        recorder,
-        effective: Arc::new(effective),
-        redactor,
-        journal,
-        snapshots,
-        settings: BTreeMap::new(),
-        namespaces: BTreeMap::new(),
-        images: BTreeMap::new(),
-        reach: Reach::Read,
-        priority_classes: BTreeMap::new(),
-        expires: "2026-11-21T12:00:00Z".to_owned(),
-        stop: StopSignal::never(),
-        events: Events::silent(),
-    });
+    let mut scratch = Scratch::new("abcdefgh", manifest);
+    scratch.limits = limits;
+    scratch.sink = BlobSink::Discard;
+    let parts = scratch.door(folder.path(), cluster).expect("a door");
+    let door = Door::live(parts);
     Bench {
         door,
         page,
         _folder: folder,
-    }
-}
-
-fn header(run: &str, manifest: &Manifest, limits: &Limits) -> Header {
-    Header {
-        format: FORMAT.to_owned(),
-        run: run.to_owned(),
-        salt: "00".repeat(16),
-        nonce: None,
-        probe: manifest.id.clone(),
-        probe_version: manifest.version.clone(),
-        component: format!("sha256:{}", "0".repeat(64)),
-        manifest: "0".repeat(64),
-        contract: manifest.contract.clone(),
-        engine: "0.1.0".to_owned(),
-        rules: "1".to_owned(),
-        redaction: "1".to_owned(),
-        attempt: 1,
-        started: "2026-11-21T10:00:00Z".to_owned(),
-        limits: limits.clone(),
-        settings: BTreeMap::new(),
-        namespaces: BTreeMap::new(),
-        images: BTreeMap::new(),
-        granted: "0".repeat(64),
-        cluster: ClusterRecord::default(),
     }
 }
 

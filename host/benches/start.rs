@@ -6,10 +6,11 @@ use karat_engine::component::{self, Probe};
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::gate::Door;
 use karat_engine::manifest::section;
-use karat_engine::model::{ClusterRecord, Outcome, Usage};
-use karat_engine::recording::format::{EndDraft, FORMAT, Header, Limits};
+use karat_engine::model::{Outcome, Usage};
+use karat_engine::recording::format::{EndDraft, Limits};
 use karat_engine::recording::{Player, Recorder};
 use karat_engine::run::guest_behind;
+use karat_engine::scratch::Scratch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,10 +105,11 @@ impl Ours {
         let bytes = section::embed(bytes, MANIFEST).expect("a manifest");
         let probe = component::load(&engine, bytes).expect("a probe");
         let folder = tempfile::tempdir().expect("a folder");
-        let limits = Limits::from(&probe.manifest().budget);
+        let manifest = Arc::new(probe.manifest().clone());
+        let scratch = Scratch::new("abcdefgh", Arc::clone(&manifest));
         // A guest without calls needs a door all the same; one onto an empty recording asks for no cluster.
         let recording = folder.path().join("attempt-1");
-        let recorder = Recorder::create(&recording, &header(&probe, &limits)).expect("a recording");
+        let recorder = Recorder::create(&recording, &scratch.header()).expect("a recording");
         recorder
             .finish(EndDraft {
                 outcome: Outcome::Concluded,
@@ -117,12 +119,12 @@ impl Ours {
             })
             .expect("an end");
         let player = Player::open(&recording).expect("a recording");
-        let door = Door::replay(player, Arc::new(probe.manifest().clone()));
+        let door = Door::replay(player, manifest);
         Ours {
             engine,
             probe,
             door,
-            limits,
+            limits: scratch.limits,
             _folder: folder,
         }
     }
@@ -130,32 +132,6 @@ impl Ours {
     async fn start(&self) -> bool {
         guest_behind(&self.engine, &self.probe, &self.door, &self.limits).await
             == Outcome::Concluded
-    }
-}
-
-fn header(probe: &Probe, limits: &Limits) -> Header {
-    let manifest = probe.manifest();
-    Header {
-        format: FORMAT.to_owned(),
-        run: "abcdefgh".to_owned(),
-        salt: "00".repeat(16),
-        nonce: None,
-        probe: manifest.id.clone(),
-        probe_version: manifest.version.clone(),
-        component: probe.digest().to_owned(),
-        manifest: probe.inspected().manifest_digest.clone(),
-        contract: manifest.contract.clone(),
-        engine: "bench".to_owned(),
-        rules: "1".to_owned(),
-        redaction: "1".to_owned(),
-        attempt: 1,
-        started: "2026-11-21T10:00:00Z".to_owned(),
-        limits: limits.clone(),
-        settings: BTreeMap::new(),
-        namespaces: BTreeMap::new(),
-        images: BTreeMap::new(),
-        granted: "0".repeat(64),
-        cluster: ClusterRecord::default(),
     }
 }
 

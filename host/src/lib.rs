@@ -51,6 +51,8 @@ pub mod replay;
 pub mod run;
 pub mod runfolder;
 pub mod sandbox;
+#[doc(hidden)]
+pub mod scratch;
 pub mod seal;
 
 #[cfg(test)]

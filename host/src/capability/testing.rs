@@ -1,19 +1,17 @@
 //! A door for unit tests: a scripted API server on one side, a recording in a temporary folder on the other.
 
 use crate::cluster::Cluster;
-use crate::event::Events;
-use crate::gate::{Door, LiveDoor, Snapshots, StopHandle, StopSignal};
-use crate::grant::{Effective, Grants};
-use crate::journal::{Journal, JournalHead};
+use crate::gate::{Door, StopHandle, StopSignal};
+use crate::journal::Journal;
 use crate::manifest::{
     Budget, Case, CaseKind, Manifest, NamespaceLine, PermissionLine, PodSecurity, Required, Scope,
     SnapshotLine,
 };
-use crate::model::{ClusterRecord, Outcome, Reach};
-use crate::recording::format::{Entry, Header, Limits};
-use crate::recording::{Player, Recorder, read};
+use crate::model::{Outcome, Reach};
+use crate::recording::format::{Entry, Limits};
+use crate::recording::{Player, read};
 use crate::redact::Redactor;
-use crate::seal::RunKey;
+use crate::scratch::Scratch;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::mpsc;
@@ -26,7 +24,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::time::Instant;
 use tower_test::mock;
 
 /// Run id of every rig.
@@ -89,58 +86,18 @@ impl Rig {
     ) -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let manifest = Arc::new(manifest(permissions, snapshots));
-        let mut limits = Limits::from(&manifest.budget);
-        change(&mut limits);
+        let mut scratch = Scratch::new(RUN, Arc::clone(&manifest));
+        change(&mut scratch.limits);
+        scratch.namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
+        scratch.settings = BTreeMap::from([("given".to_owned(), "90s".to_owned())]);
         let (service, server) = mock::pair();
         let cluster = Cluster::for_test(kube::Client::new(service, "default"));
-        let journal = Journal::create(
-            &folder.path().join("journal.jsonl"),
-            JournalHead {
-                run: RUN.to_owned(),
-                key: RunKey::generate().unwrap(),
-                cluster: "uid-of-cluster".to_owned(),
-                server: "http://scripted.invalid/".to_owned(),
-                started: "2026-11-21T10:00:00Z".to_owned(),
-            },
-        )
-        .unwrap();
-        let redactor = Arc::new(Redactor::new(RUN).unwrap());
-        let snapshots = Snapshots::new(
-            cluster.clone(),
-            Arc::clone(&redactor),
-            journal.ledger(),
-            RUN,
-            folder.path(),
-            [&*manifest],
-        )
-        .unwrap();
         let (stop, signal) = StopSignal::pair();
-        let namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
-        let settings = BTreeMap::from([("given".to_owned(), "90s".to_owned())]);
-        let header = header(&manifest, &limits, &settings, &namespaces);
-        let recorder = Recorder::create(&folder.path().join("attempt-1"), &header).unwrap();
-        let effective = Effective::new(&manifest, &Grants::all_asked(&manifest), [SANDBOX]);
-        let door = Door::live(LiveDoor {
-            run: RUN.to_owned(),
-            attempt: 1,
-            manifest: Arc::clone(&manifest),
-            started: Instant::now(),
-            limits,
-            cluster,
-            recorder,
-            effective: Arc::new(effective),
-            redactor: Arc::clone(&redactor),
-            journal: journal.clone(),
-            snapshots,
-            settings,
-            namespaces,
-            images: BTreeMap::new(),
-            reach: Reach::ClusterObjects,
-            priority_classes: BTreeMap::new(),
-            expires: "2026-11-21T12:00:00Z".to_owned(),
-            stop: signal,
-            events: Events::silent(),
-        });
+        let mut parts = scratch.door(folder.path(), cluster).unwrap();
+        parts.stop = signal;
+        let journal = parts.journal.clone();
+        let redactor = Arc::clone(&parts.redactor);
+        let door = Door::live(parts);
         Rig {
             door,
             server,
@@ -343,35 +300,5 @@ fn manifest(permissions: &str, snapshots: &[(&str, &[&str])]) -> Manifest {
         settings: BTreeMap::new(),
         budget: Budget::default(),
         cases: vec![case("first"), case("second")],
-    }
-}
-
-fn header(
-    manifest: &Manifest,
-    limits: &Limits,
-    settings: &BTreeMap<String, String>,
-    namespaces: &BTreeMap<String, String>,
-) -> Header {
-    Header {
-        format: crate::recording::format::FORMAT.to_owned(),
-        run: RUN.to_owned(),
-        salt: "00".repeat(16),
-        nonce: None,
-        probe: manifest.id.clone(),
-        probe_version: manifest.version.clone(),
-        component: format!("sha256:{}", "0".repeat(64)),
-        manifest: "0".repeat(64),
-        contract: manifest.contract.clone(),
-        engine: "0.1.0".to_owned(),
-        rules: "1".to_owned(),
-        redaction: crate::redact::VERSION.to_owned(),
-        attempt: 1,
-        started: "2026-11-21T10:00:00Z".to_owned(),
-        limits: limits.clone(),
-        settings: settings.clone(),
-        namespaces: namespaces.clone(),
-        images: BTreeMap::new(),
-        granted: "0".repeat(64),
-        cluster: ClusterRecord::default(),
     }
 }

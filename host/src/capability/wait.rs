@@ -1,13 +1,13 @@
 //! Waiting for one of several things: the only way in which time passes for a probe.
 
 use super::unexpected;
-use super::watch::Proof;
 use crate::gate::{Answer, Call, Content, Door};
 use crate::recording::format::{Failure, Seen};
 use futures::future::{join_all, select_all};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// Most sources of one wait.
@@ -21,33 +21,66 @@ pub struct Source {
     /// The number of the watch, which names the source in recordings.
     number: u32,
     /// None in a replay: the recording knows what was ready.
-    ready: Option<watch::Receiver<bool>>,
+    news: Option<watch::Receiver<News>>,
     proof: Option<Proof>,
 }
 
+/// What a source has for its owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing.
+    #[default]
+    None,
+    /// Something that came from a server that lives.
+    Some,
+    /// Something, and a gap or an end is among it.
+    Broken,
+}
+
+/// Finds out whether a source that is silent has missed anything.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// Asks the source's own task for a proof.
+    pub(crate) demanded: Arc<Notify>,
+    /// Counts the proofs.
+    pub(crate) proved: watch::Receiver<u64>,
+}
+
+impl Proof {
+    /// Returns when the server, asked from where the source stands, had nothing more. What it had makes the source ready,
+    /// and so does a gap if it does not answer; this then does not return.
+    async fn demand(&self) {
+        let mut proved = self.proved.clone();
+        proved.mark_unchanged();
+        self.demanded.notify_one();
+        if proved.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 impl Source {
-    pub(crate) fn new(number: u32, ready: Option<watch::Receiver<bool>>) -> Source {
+    /// Both are none in a replay.
+    pub(crate) fn new(
+        number: u32,
+        news: Option<watch::Receiver<News>>,
+        proof: Option<Proof>,
+    ) -> Source {
         Source {
             number,
-            ready,
-            proof: None,
+            news,
+            proof,
         }
     }
 
-    /// With the means to find out whether silence is silence.
-    pub(crate) fn proving(mut self, proof: Option<Proof>) -> Source {
-        self.proof = proof;
-        self
-    }
-
-    fn is_ready(&self) -> bool {
-        self.ready.as_ref().is_some_and(|ready| *ready.borrow())
+    fn news(&self) -> News {
+        self.news.as_ref().map_or(News::None, |news| *news.borrow())
     }
 
     /// Returns when the source is ready; never for one whose owner is gone.
     async fn wait(&self) {
-        if let Some(mut ready) = self.ready.clone()
-            && ready.wait_for(|ready| *ready).await.is_ok()
+        if let Some(mut news) = self.news.clone()
+            && news.wait_for(|news| *news != News::None).await.is_ok()
         {
             return;
         }
@@ -76,7 +109,9 @@ pub async fn any(door: &Door, sources: &[Source], timeout_ms: u32) -> Result<Vec
     } else {
         door.call(call, |_| async {
             let ready = || {
-                let indices = (0..).zip(sources).filter(|(_, source)| source.is_ready());
+                let indices = (0..)
+                    .zip(sources)
+                    .filter(|(_, source)| source.news() != News::None);
                 indices.map(|(at, _)| at).collect::<Vec<u32>>()
             };
             let mut positions = ready();
@@ -95,10 +130,13 @@ pub async fn any(door: &Door, sources: &[Source], timeout_ms: u32) -> Result<Vec
                 positions = ready();
                 proved = sources
                     .iter()
-                    .filter(|source| match &source.proof {
-                        Some(proof) if source.is_ready() => proof.has_news(),
-                        Some(_) => silent,
-                        None => false,
+                    .filter(|source| {
+                        source.proof.is_some()
+                            && match source.news() {
+                                News::Some => true,
+                                News::None => silent,
+                                News::Broken => false,
+                            }
                     })
                     .map(|source| source.number)
                     .collect();
@@ -136,15 +174,15 @@ mod tests {
     #[tokio::test]
     async fn the_ready_ones_are_named_and_time_runs_out() {
         let mut rig = Rig::new("");
-        let (first, a) = watch::channel(false);
-        let (second, b) = watch::channel(true);
-        let sources = [Source::new(1, Some(a)), Source::new(2, Some(b))];
+        let (first, a) = watch::channel(News::None);
+        let (second, b) = watch::channel(News::Some);
+        let sources = [Source::new(1, Some(a), None), Source::new(2, Some(b), None)];
         assert_eq!(any(&rig.door, &sources, 60_000).await.unwrap(), [1]);
-        second.send_replace(false);
+        second.send_replace(News::None);
         assert!(any(&rig.door, &sources, 1).await.unwrap().is_empty());
         let door = rig.door.clone();
         let (got, ()) = tokio::join!(any(&door, &sources, 60_000), async {
-            first.send_replace(true);
+            first.send_replace(News::Some);
         });
         assert_eq!(got.unwrap(), [0]);
         assert!(any(&rig.door, &[], 1).await.unwrap().is_empty());
@@ -154,7 +192,7 @@ mod tests {
         assert_eq!(any(&rig.door, &sources, 1).await.unwrap(), [0]);
 
         let replay = rig.replay();
-        let sources = [Source::new(1, None), Source::new(2, None)];
+        let sources = [Source::new(1, None, None), Source::new(2, None, None)];
         assert_eq!(any(&replay, &sources, 60_000).await.unwrap(), [1]);
     }
 

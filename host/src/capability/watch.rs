@@ -9,7 +9,7 @@
 //! opened where the first one stands, delivers what was missed and ends in good order.
 
 use super::kube_read::{Checked, PAGE, Query, page};
-use super::wait::{PROVED_FROM, Source};
+use super::wait::{News, PROVED_FROM, Proof, Source};
 use super::{address, nothing, unexpected};
 use crate::cluster::{HttpAnswer, Request, Streamed};
 use crate::gate::keep::Keep;
@@ -165,9 +165,13 @@ impl Watch {
 
     /// Ready while [`Watch::next`] has something to give.
     pub fn source(&self) -> Source {
-        let ready = self.running.as_ref().map(|it| it.shared.ready.subscribe());
-        let proof = self.running.as_ref().map(|it| Proof(it.shared.clone()));
-        Source::new(self.number, ready).proving(proof)
+        let shared = self.running.as_ref().map(|running| &running.shared);
+        let news = shared.map(|shared| shared.news.subscribe());
+        let proof = shared.map(|shared| Proof {
+            demanded: Arc::clone(&shared.demanded),
+            proved: shared.proved.subscribe(),
+        });
+        Source::new(self.number, news, proof)
     }
 
     /// The next event, none when there is nothing at the moment. Never waits.
@@ -205,42 +209,12 @@ impl Watch {
 /// What waits between the task and the guest.
 struct Shared {
     queue: Mutex<Queue>,
-    ready: watch::Sender<bool>,
+    news: watch::Sender<News>,
     space: Notify,
     /// Somebody wants to know whether the stream still lives.
-    demanded: Notify,
+    demanded: Arc<Notify>,
     /// How often it was found to.
     proved: watch::Sender<u64>,
-}
-
-/// Finds out whether a watch that is silent has missed anything.
-#[derive(Clone)]
-pub(crate) struct Proof(Arc<Shared>);
-
-impl std::fmt::Debug for Proof {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Proof")
-    }
-}
-
-impl Proof {
-    /// Returns when the server, asked from where the watch stands, had nothing more. What it had makes the watch ready, and
-    /// so does a gap if it does not answer; this then does not return.
-    pub(crate) async fn demand(&self) {
-        let mut proved = self.0.proved.subscribe();
-        proved.mark_unchanged();
-        self.0.demanded.notify_one();
-        if proved.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-
-    /// Whether what waits for the guest came from a stream that lives: no gap, no end.
-    pub(crate) fn has_news(&self) -> bool {
-        let queue = self.0.lock();
-        let gap = |event: &Queued| matches!(event, Queued::Mark("gap", _));
-        queue.failed.is_none() && !queue.events.is_empty() && !queue.events.iter().any(gap)
-    }
 }
 
 #[derive(Default)]
@@ -249,6 +223,19 @@ struct Queue {
     bytes: usize,
     /// The watch is over for good.
     failed: Option<(u16, Vec<u8>)>,
+}
+
+impl Queue {
+    fn news(&self) -> News {
+        let gap = |event: &Queued| matches!(event, Queued::Mark("gap", _));
+        if self.failed.is_some() || self.events.iter().any(gap) {
+            News::Broken
+        } else if self.events.is_empty() {
+            News::None
+        } else {
+            News::Some
+        }
+    }
 }
 
 enum Queued {
@@ -273,9 +260,9 @@ impl Shared {
     fn new() -> Shared {
         Shared {
             queue: Mutex::default(),
-            ready: watch::Sender::new(false),
+            news: watch::Sender::new(News::None),
             space: Notify::new(),
-            demanded: Notify::new(),
+            demanded: Arc::default(),
             proved: watch::Sender::new(0),
         }
     }
@@ -293,7 +280,7 @@ impl Shared {
                 if queue.events.is_empty() || queue.bytes + bytes <= QUEUE_MAX {
                     queue.bytes += bytes;
                     queue.events.push_back(event);
-                    self.ready.send_replace(true);
+                    self.news.send_replace(queue.news());
                     return;
                 }
             }
@@ -302,8 +289,9 @@ impl Shared {
     }
 
     fn fail(&self, answer: HttpAnswer) {
-        self.lock().failed = Some((answer.code, answer.body));
-        self.ready.send_replace(true);
+        let mut queue = self.lock();
+        queue.failed = Some((answer.code, answer.body));
+        self.news.send_replace(queue.news());
     }
 
     fn take(&self) -> Result<Answer, Trouble> {
@@ -313,8 +301,7 @@ impl Shared {
             match &event {
                 Some(event) => {
                     queue.bytes -= event.bytes();
-                    let more = !queue.events.is_empty() || queue.failed.is_some();
-                    self.ready.send_replace(more);
+                    self.news.send_replace(queue.news());
                 }
                 None => {
                     if let Some((code, body)) = &queue.failed {

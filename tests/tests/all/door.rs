@@ -10,21 +10,16 @@ use karat_engine::capability::snapshot::open_snapshot;
 use karat_engine::capability::wait;
 use karat_engine::capability::watch::{Watch, open_watch};
 use karat_engine::cluster::{Cluster, ConnectOptions};
-use karat_engine::event::Events;
-use karat_engine::gate::{Door, LiveDoor, Snapshots, StopSignal};
-use karat_engine::grant::{Effective, Grants};
-use karat_engine::journal::{Journal, JournalHead};
+use karat_engine::gate::Door;
 use karat_engine::manifest::Manifest;
-use karat_engine::model::{ClusterRecord, Outcome, Reach};
-use karat_engine::recording::format::{FORMAT, Failure, Header, Limits};
-use karat_engine::recording::{Player, Recorder};
-use karat_engine::redact::Redactor;
-use karat_engine::seal::RunKey;
+use karat_engine::model::Outcome;
+use karat_engine::recording::Player;
+use karat_engine::recording::format::Failure;
+use karat_engine::scratch::Scratch;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 const RUN: &str = "doorabcd";
 const SANDBOX: &str = "karat-doorabcd-door-main";
@@ -330,70 +325,8 @@ fn ok<T>(result: Result<T, Failure>) -> Result<T> {
 
 fn door(cluster: &Cluster, folder: &Path) -> Result<(Door, Arc<Manifest>)> {
     let manifest = Arc::new(Manifest::parse(MANIFEST, "door")?);
-    let limits = Limits::from(&manifest.budget);
-    let head = JournalHead {
-        run: RUN.to_owned(),
-        key: RunKey::generate()?,
-        cluster: "test".to_owned(),
-        server: cluster.server().to_owned(),
-        started: "2026-11-21T10:00:00Z".to_owned(),
-    };
-    let journal = Journal::create(&folder.join("journal.jsonl"), head)?;
-    let redactor = Arc::new(Redactor::new(RUN)?);
-    let snapshots = Snapshots::new(
-        cluster.clone(),
-        Arc::clone(&redactor),
-        journal.ledger(),
-        RUN,
-        folder,
-        [&*manifest],
-    )
-    .map_err(anyhow::Error::msg)?;
-    let namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
-    let header = Header {
-        format: FORMAT.to_owned(),
-        run: RUN.to_owned(),
-        salt: "00".repeat(16),
-        nonce: None,
-        probe: manifest.id.clone(),
-        probe_version: manifest.version.clone(),
-        component: format!("sha256:{}", "0".repeat(64)),
-        manifest: "0".repeat(64),
-        contract: manifest.contract.clone(),
-        engine: "0.1.0".to_owned(),
-        rules: "1".to_owned(),
-        redaction: karat_engine::redact::VERSION.to_owned(),
-        attempt: 1,
-        started: "2026-11-21T10:00:00Z".to_owned(),
-        limits: limits.clone(),
-        settings: BTreeMap::new(),
-        namespaces: namespaces.clone(),
-        images: BTreeMap::new(),
-        granted: "0".repeat(64),
-        cluster: ClusterRecord::default(),
-    };
-    let recorder = Recorder::create(&folder.join("attempt-1"), &header)?;
-    let effective = Effective::new(&manifest, &Grants::all_asked(&manifest), [SANDBOX]);
-    let door = Door::live(LiveDoor {
-        run: RUN.to_owned(),
-        attempt: 1,
-        manifest: Arc::clone(&manifest),
-        started: tokio::time::Instant::now(),
-        limits,
-        cluster: cluster.clone(),
-        recorder,
-        effective: Arc::new(effective),
-        redactor,
-        journal,
-        snapshots,
-        settings: BTreeMap::new(),
-        namespaces,
-        images: BTreeMap::new(),
-        reach: Reach::Sandbox,
-        priority_classes: BTreeMap::new(),
-        expires: karat_engine::gate::expiry(Duration::from_secs(300)),
-        stop: StopSignal::never(),
-        events: Events::silent(),
-    });
-    Ok((door, manifest))
+    let mut scratch = Scratch::new(RUN, Arc::clone(&manifest));
+    scratch.namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
+    let parts = scratch.door(folder, cluster.clone());
+    Ok((Door::live(parts.map_err(anyhow::Error::msg)?), manifest))
 }

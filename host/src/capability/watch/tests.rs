@@ -299,7 +299,7 @@ async fn a_guest_that_never_reads_stops_the_task_and_not_the_host() {
         assert!(shared.take().is_err());
     }
     task.await.unwrap();
-    assert!(!*shared.ready.borrow());
+    assert_eq!(*shared.news.borrow(), News::None);
 }
 
 #[tokio::test]
