@@ -5,6 +5,7 @@
 //! nor weaken one while it runs. Words that will grow (case kinds, reasons, verbs) are text checked against a table of the engine.
 
 mod cases;
+mod leases;
 mod parse;
 mod permissions;
 mod raw;
@@ -56,7 +57,7 @@ pub struct Manifest {
     pub images: Vec<ImageLine>,
     /// Shared snapshots.
     pub snapshots: Vec<SnapshotLine>,
-    /// Leases it may take (not live in this release).
+    /// Leases it may take.
     pub leases: Vec<LeaseLine>,
     /// Typed settings by key.
     pub settings: BTreeMap<String, Setting>,
@@ -157,15 +158,55 @@ pub struct SnapshotLine {
     pub keep: Vec<String>,
 }
 
-/// A lease that a case may take.
+/// Something that the probe may take for itself for a while, so that no other probe of the run spoils what it sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeaseLine {
     /// Name for `leases.acquire`.
     pub name: String,
-    /// Lock name such as `pool/<name>`, `node/<name>`, `preemption`, `cluster/<resource>`.
-    pub lock: String,
-    /// Whether others may hold it too.
-    pub shared: bool,
+    /// Nodes or a lock.
+    #[serde(flatten)]
+    pub wish: Wish,
+    /// How long it is usually held; the plan adds these up.
+    #[serde(rename = "for")]
+    pub usual: Duration,
+}
+
+/// What a lease asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// Worker nodes.
+    Nodes(NodesWish),
+    /// A lock.
+    Lock {
+        /// `pool/NAME`, `node/NAME`, `metrics/NAME`, `cluster/RESOURCE`, `preemption`, `autoscaler`.
+        name: String,
+        /// Whether others may hold it too.
+        shared: bool,
+    },
+}
+
+/// Ready, schedulable worker nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodesWish {
+    /// At least so many, at least 1.
+    pub least: u32,
+    /// At most so many; as many as can be had.
+    pub most: u32,
+    /// Accelerator units that must be free on each of them, and are taken.
+    pub units: UnitsWish,
+    /// Whether nobody else of the run gets anything on these nodes meanwhile.
+    pub alone: bool,
+}
+
+/// Accelerator units on each node of a lease: an extended resource, or DRA devices of one driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnitsWish {
+    /// So many of one kind; 0 asks for none and takes none.
+    Count(u32),
+    /// Every free one of every kind, at least one.
+    All,
 }
 
 /// A typed setting.
@@ -212,6 +253,8 @@ pub struct Budget {
     pub calls: u64,
     /// Bytes of answers that the guest may see.
     pub seen_bytes: u64,
+    /// How long the whole probe usually takes; the plan reckons with it. No limit.
+    pub usual: Option<Duration>,
 }
 
 impl Default for Budget {
@@ -223,6 +266,7 @@ impl Default for Budget {
             memory_bytes: 64 << 20,
             calls: 20_000,
             seen_bytes: 8 << 20,
+            usual: None,
         }
     }
 }

@@ -4,12 +4,13 @@
 //! keys), then TOML and keys are read strictly, and last come the rules below, in the order of the file. What cannot be
 //! decided from the manifest alone is decided elsewhere: grants in `grant.rs`, imports in `package.rs`.
 //!
-//! This file holds the frame and the short rules; [`super::permissions`], [`super::settings`] and [`super::cases`] the others.
+//! This file holds the frame and the short rules; [`super::permissions`], [`super::leases`], [`super::settings`] and
+//! [`super::cases`] the others.
 
 use super::raw;
 use super::source::{ManifestError, Source, shown, shown_up_to};
 use super::values::{self, is_dns_label, is_dns_subdomain, one_of, parse_bytes, parse_duration};
-use super::{ImageLine, LeaseLine, MAX_MANIFEST_SIZE, Manifest, NamespaceLine, PodSecurity};
+use super::{ImageLine, MAX_MANIFEST_SIZE, Manifest, NamespaceLine, PodSecurity};
 use crate::model::Reach;
 use crate::names::{CONTRACT_VERSION, DNS_LABEL_MAX};
 use std::collections::BTreeMap;
@@ -304,7 +305,7 @@ impl Checker<'_> {
             requirements: plain(&raw.requirements),
             reach,
             images: self.images(&raw.images)?,
-            leases: self.leases(&raw.leases)?,
+            leases: self.leases(&raw.leases, &capabilities)?,
             settings: self.settings(&raw.settings)?,
             budget: self.budget(&raw.budget)?,
             cases: self.cases(&raw.cases, &permissions)?,
@@ -421,31 +422,6 @@ impl Checker<'_> {
                     "write `registry/repository@sha256:` and 64 hexadecimal digits; a tag alone can change its content",
                 )?;
                 Ok(ImageLine { name: line.name.get_ref().clone(), reference: line.reference.get_ref().clone() })
-            })
-            .collect()
-    }
-
-    fn leases(&self, raw: &[raw::Lease]) -> Checked<Vec<LeaseLine>> {
-        self.unique("lease", raw.iter().map(|line| &line.name))?;
-        raw.iter()
-            .map(|line| {
-                self.require(
-                    is_dns_label(line.name.get_ref(), DNS_LABEL_MAX),
-                    &line.name,
-                    "lease name",
-                    "write a DNS label",
-                )?;
-                self.require(
-                    values::is_lock(line.lock.get_ref()),
-                    &line.lock,
-                    "lock",
-                    "write `pool/NAME`, `node/NAME`, `metrics/NAME`, `cluster/RESOURCE`, `preemption` or `autoscaler`",
-                )?;
-                Ok(LeaseLine {
-                    name: line.name.get_ref().clone(),
-                    lock: line.lock.get_ref().clone(),
-                    shared: line.shared,
-                })
             })
             .collect()
     }

@@ -99,9 +99,14 @@ pub(super) struct Snapshot {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Lease {
     pub(super) name: S<String>,
-    pub(super) lock: S<String>,
-    #[serde(default)]
-    pub(super) shared: bool,
+    pub(super) nodes: Option<S<String>>,
+    /// A number or `"all"`.
+    pub(super) units: Option<S<toml::Value>>,
+    pub(super) alone: Option<S<bool>>,
+    pub(super) lock: Option<S<String>>,
+    pub(super) shared: Option<S<bool>>,
+    #[serde(rename = "for")]
+    pub(super) usual: S<String>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +129,7 @@ pub(super) struct Budget {
     pub(super) memory: Option<S<String>>,
     pub(super) calls: Option<S<u64>>,
     pub(super) seen: Option<S<String>>,
+    pub(super) usual: Option<S<String>>,
 }
 
 #[derive(Deserialize)]

@@ -20,6 +20,8 @@ const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 30;
 const CALLS: RangeInclusive<u64> = 1..=1_000_000;
 /// Bounds of the bytes seen, all of which end up in the recording.
 const SEEN: RangeInclusive<u64> = 1 << 10..=256 << 20;
+/// Bounds of the usual duration.
+const USUAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(2 * 3600);
 
 impl Checker<'_> {
     pub(super) fn settings(
@@ -172,6 +174,19 @@ impl Checker<'_> {
         }
         if let Some(seen) = &raw.seen {
             budget.seen_bytes = self.bytes(seen, "budget `seen`", &SEEN)?;
+        }
+        if let Some(raw) = &raw.usual {
+            let usual = self.duration(raw, "budget `usual`", &USUAL)?;
+            if usual > budget.wall {
+                return self.refuse(
+                    raw.span(),
+                    format!(
+                        "budget `usual` exceeds `wall`, which is {:?}; lower it, or raise `wall`",
+                        budget.wall
+                    ),
+                );
+            }
+            budget.usual = Some(usual);
         }
         Ok(budget)
     }

@@ -12,7 +12,7 @@ misleads = "how it misleads"
 contract = "0.1.0-dev.1"
 requirements = ["dra_support"]
 reach = "cluster-objects"
-capabilities = ["kube-read", "kube-write"]
+capabilities = ["kube-read", "kube-write", "leases"]
 
 [[permissions]]
 api-groups = [""]
@@ -58,6 +58,14 @@ keep = ["/spec"]
 [[leases]]
 name = "gpu"
 lock = "pool/gpu"
+for = "60s"
+
+[[leases]]
+name = "gang"
+nodes = "2..16"
+units = 1
+alone = true
+for = "95s"
 
 [settings.wait]
 type = "duration"
@@ -95,6 +103,7 @@ cpu = "5s"
 memory = "32Mi"
 calls = 100
 seen = "1Mi"
+usual = "40s"
 
 [[cases]]
 id = "served"
@@ -155,7 +164,19 @@ fn everything_is_read() {
     };
     assert_eq!(manifest.namespaces, [main]);
     assert_eq!(manifest.snapshots[0].keep, ["/spec"]);
-    assert_eq!(manifest.leases[0].lock, "pool/gpu");
+    let lock = Wish::Lock {
+        name: "pool/gpu".to_owned(),
+        shared: false,
+    };
+    assert_eq!(manifest.leases[0].wish, lock);
+    let gang = NodesWish {
+        least: 2,
+        most: 16,
+        units: UnitsWish::Count(1),
+        alone: true,
+    };
+    assert_eq!(manifest.leases[1].wish, Wish::Nodes(gang));
+    assert_eq!(manifest.leases[1].usual, Duration::from_secs(95));
     let words = vec!["fast".to_owned(), "slow".to_owned()];
     assert_eq!(manifest.settings["mode"].kind, SettingKind::OneOf(words));
     let defaults: BTreeMap<_, _> = manifest
@@ -178,6 +199,7 @@ fn everything_is_read() {
         memory_bytes: 32 << 20,
         calls: 100,
         seen_bytes: 1 << 20,
+        usual: Some(Duration::from_secs(40)),
     };
     assert_eq!(manifest.budget, budget);
     assert_eq!(manifest.cases[1].needs, ["served"]);
@@ -234,7 +256,7 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
     (r#"alive = true }"#, r#"live = true }"#, "@", "unknown field `live`"),
     (r#"scope = "cluster""#, r#"scope = "world""#, r#""world""#, "unknown variant `world`"),
     (r#"keep = ["/spec"]"#, r#"fields = "x""#, "@", "unknown field `fields`"),
-    (r#"lock = "pool/gpu""#, "lock = \"pool/gpu\"\nunits = 2", "units", "unknown field `units`"),
+    (r#"lock = "pool/gpu""#, "lock = \"pool/gpu\"\nunit = 2", "unit", "unknown field `unit`"),
     (r#"name = "tool""#, "name = \"tool\"\ntag = \"x\"", "tag", "unknown field `tag`"),
     (r#"default = 3"#, "default = 3\nmin = 1", "min", "unknown field `min`"),
     (r#"help = "how often""#, "", "^[settings.tries]", "missing field `help`"),
@@ -293,6 +315,19 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
     (r#"["/spec"]"#, r#"["spec"]"#, r#""spec""#, "path `spec` is malformed"),
     (r#"keep = ["/spec"]"#, "[[snapshots]]\napi-version = \"resource.k8s.io/v1\"\nresource = \"deviceclasses\"", r#""deviceclasses""#, "two snapshots of `deviceclasses`"),
     (r#""pool/gpu""#, r#""gpu""#, "@", "lock `gpu` is malformed"),
+    (r#"lock = "pool/gpu""#, "lock = \"pool/gpu\"\nunits = 2", "2", "`units` belongs to `nodes`"),
+    (r#"lock = "pool/gpu""#, "lock = \"pool/gpu\"\nalone = true", "true", "`alone` belongs to `nodes`"),
+    (r#"lock = "pool/gpu""#, "", r#"^"gpu""#, "the lease asks for nothing"),
+    (r#"nodes = "2..16""#, "nodes = \"2\"\nlock = \"pool/gpu\"", "\"pool/gpu\"", "`nodes` or `lock`, not both"),
+    (r#"alone = true"#, "shared = true", "true", "`shared` belongs to a lock"),
+    (r#""2..16""#, r#""0""#, "@", "nodes `0` is malformed"),
+    (r#""2..16""#, r#""3..2""#, "@", "nodes `3..2` is malformed"),
+    (r#""2..16""#, r#""+2""#, "@", "nodes `+2` is malformed"),
+    (r#""2..16""#, r#""1..1001""#, "@", "from 1 to 1000"),
+    ("units = 1", "units = -1", "-1", "`units` is how many on each node"),
+    ("units = 1", "units = \"some\"", "\"some\"", "`units` is how many on each node"),
+    (r#"for = "95s""#, r#"for = "0s""#, r#""0s""#, "`for` must lie between 1s and 7200s"),
+    (r#", "leases""#, "", r#"^"gpu""#, "a lease needs capability `leases`"),
     // Settings.
     (r#""bool""#, r#""boolean""#, "@", "type `boolean` is not known; write `string`, `bool`"),
     (r#"default = false"#, r#"default = "false""#, r#""false""#, "the default is no boolean"),
@@ -316,6 +351,7 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
     (r#""32Mi""#, r#""2Gi""#, "@", "budget `memory` must lie between 1048576 and 1073741824 bytes"),
     (r#"calls = 100"#, r#"calls = 0"#, "0", "budget `calls` must lie between 1 and 1000000"),
     (r#""1Mi""#, r#""1MB""#, "@", "write a number of bytes such as `64Mi`"),
+    (r#""40s""#, r#""3m""#, "@", "budget `usual` exceeds `wall`, which is 120s"),
     // Cases.
     (r#"id = "served""#, r#"id = "Served""#, r#""Served""#, "case id `Served` is malformed"),
     (r#"id = "created""#, r#"id = "served""#, r#""served""#, "case `served` is there twice, first in line"),
@@ -476,8 +512,7 @@ fn long_chains_of_cases_are_no_circle_and_no_stack_overflow() {
 fn a_full_message_shows_the_line_with_a_mark() {
     let error = parse(&WHOLE.replacen("\"kube-write\"", "\"kube-wrote\"", 1)).unwrap_err();
     let text = error.to_string();
-    let expected =
-        "10 | capabilities = [\"kube-read\", \"kube-wrote\"]\n   |                              ^";
+    let expected = "10 | capabilities = [\"kube-read\", \"kube-wrote\", \"leases\"]\n   |                              ^";
     assert!(
         text.starts_with("probe.toml:10:30: capability `kube-wrote`"),
         "{text}"

@@ -51,6 +51,10 @@ pub enum Error {
     Unexpected(String),
     /// The cluster serves only versions that the probe does not know.
     VersionSkew(String),
+    /// This cluster never has what a lease asks for; the text says what is missing.
+    Unavailable(String),
+    /// Others of the run held what a lease asks for until the time was up; the text says who.
+    Busy(String),
 }
 
 impl Error {
@@ -146,6 +150,8 @@ impl Error {
             }
             Error::Answered(answer) if answer.code == 409 => Reason::CompetingWorkload,
             Error::VersionSkew(_) => Reason::VersionSkew,
+            Error::Unavailable(_) => Reason::InsufficientCapacity,
+            Error::Busy(_) => Reason::CompetingWorkload,
             _ => Reason::Deadline,
         };
         Conclusion::Unknown(reason, self.to_string())
@@ -176,6 +182,8 @@ impl fmt::Display for Error {
             }
             Error::Unexpected(text) => write!(f, "unexpected answer: {text}"),
             Error::VersionSkew(text) => f.write_str(text),
+            Error::Unavailable(text) => write!(f, "not available in this cluster: {text}"),
+            Error::Busy(text) => write!(f, "held by others of this run: {text}"),
         }
     }
 }
@@ -214,6 +222,8 @@ mod tests {
             Error::NoAnswer("reset".into()),
             Error::Refused("line 3".into()),
             Error::Expired,
+            Error::Unavailable("2 nodes".into()),
+            Error::Busy("held by another".into()),
         ] {
             assert!(
                 matches!(error.conclusion(), Conclusion::Unknown(..)),

@@ -27,7 +27,7 @@
 //! Compiled for `wasm32-unknown-unknown`, its calls go through the contract to the door of the engine. Compiled natively, as
 //! unit tests do, the same calls go to a fake cluster in memory. There is no other way out of a probe.
 //!
-//! Read in this order: [`kube`], [`case`], [`wait`], [`discovery`], [`inventory`], [`build`], [`testing`].
+//! Read in this order: [`kube`], [`case`], [`wait`], [`leases`], [`discovery`], [`inventory`], [`build`], [`testing`].
 
 #[cfg(target_arch = "wasm32")]
 mod bindings;
@@ -39,6 +39,7 @@ pub mod error;
 mod host;
 pub mod inventory;
 pub mod kube;
+pub mod leases;
 pub mod log;
 pub mod run;
 pub mod settings;

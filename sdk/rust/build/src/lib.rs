@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It reads `probe.toml` beside `Cargo.toml` and writes constants for `karat_sdk::manifest!()`: one for each case, setting,
-//! namespace alias and image. A case that the manifest does not have then does not compile, and one that the probe never
+//! namespace alias, image and lease. A case that the manifest does not have then does not compile, and one that the probe never
 //! uses is a dead-code warning. It does not check the manifest: that is the engine's business, at `karat probe build`.
 
 use serde::Deserialize;
@@ -24,6 +24,8 @@ struct Manifest {
     namespaces: Vec<Alias>,
     #[serde(default)]
     images: Vec<Image>,
+    #[serde(default)]
+    leases: Vec<Image>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +144,18 @@ pub fn constants(text: &str) -> Result<String, String> {
         line(format!(
             "    pub(crate) const {name}: &str = {:?};",
             image.name
+        ));
+    }
+    line("}".into());
+
+    line("/// The names of the leases.\npub(crate) mod leases {".into());
+    seen.clear();
+    for lease in &manifest.leases {
+        let name = constant(&lease.name)?;
+        unique(&mut seen, &name, &lease.name)?;
+        line(format!(
+            "    #[allow(dead_code, reason = \"a lease may also be named in words\")]\n    pub(crate) const {name}: &str = {:?};",
+            lease.name
         ));
     }
     line("}".into());

@@ -54,6 +54,26 @@ impl Case {
     }
 }
 
+#[derive(Debug)]
+pub(crate) struct Lease {
+    granted: String,
+}
+
+pub(crate) fn acquire(names: &[String], timeout_ms: u32) -> Result<Lease> {
+    let granted = with(|attempt| attempt.acquire(names, timeout_ms))?;
+    Ok(Lease { granted })
+}
+
+impl Lease {
+    pub(crate) fn granted(&self) -> String {
+        self.granted.clone()
+    }
+
+    pub(crate) fn release(self) {
+        crate::testing::if_running(|attempt| attempt.release_lease());
+    }
+}
+
 pub(crate) fn get(from: &Query, name: &str) -> Result<String> {
     with(|attempt| attempt.get(from, name))
 }

@@ -100,6 +100,27 @@ fn query(query: &Query) -> wit::kube_read::Query {
     built
 }
 
+#[derive(Debug)]
+pub(crate) struct Lease(wit::leases::Lease);
+
+pub(crate) fn acquire(names: &[String], timeout_ms: u32) -> Result<Lease> {
+    match wit::leases::acquire(names, timeout_ms) {
+        Ok(lease) => Ok(Lease(lease)),
+        Err(wit::types::Error::Other(text)) => Err(crate::leases::Denied(text).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Lease {
+    pub(crate) fn granted(&self) -> String {
+        self.0.granted()
+    }
+
+    pub(crate) fn release(self) {
+        self.0.release();
+    }
+}
+
 pub(crate) fn get(from: &Query, name: &str) -> Result<String> {
     Ok(query(from).get(name)?)
 }

@@ -32,6 +32,7 @@ pub(crate) struct Attempt {
     pub(super) open: Option<usize>,
     pub(super) calls: Vec<Call>,
     pub(super) log: Vec<(String, String)>,
+    pub(super) leases: Vec<(Vec<String>, bool)>,
     cursors: Vec<CursorState>,
     watches: Vec<WatchState>,
 }
@@ -92,6 +93,17 @@ pub(crate) fn with<T>(act: impl FnOnce(&mut Attempt) -> T) -> T {
     })
 }
 
+/// As [`with`], and nothing where no attempt is in place: a handle may be dropped while a panic unwinds.
+pub(crate) fn if_running(act: impl FnOnce(&mut Attempt)) {
+    CURRENT.with(|current| {
+        if let Ok(mut current) = current.try_borrow_mut()
+            && let Some(attempt) = current.as_mut()
+        {
+            act(attempt);
+        }
+    });
+}
+
 /// A call on its way.
 struct Request<'a> {
     verb: &'a str,
@@ -117,6 +129,7 @@ impl Attempt {
             open: None,
             calls: Vec::new(),
             log: Vec::new(),
+            leases: Vec::new(),
             cursors: Vec::new(),
             watches: Vec::new(),
         };
@@ -307,6 +320,44 @@ impl Attempt {
         self.cases[case].conclusion = Some(conclusion.clone());
         self.open = None;
         Ok(())
+    }
+
+    /// All the named leases, or none.
+    pub(crate) fn acquire(&mut self, names: &[String], timeout_ms: u32) -> Result<String> {
+        self.cluster.now += CALL;
+        if self.leases.last().is_some_and(|(_, released)| !released) {
+            return Err(Error::Refused(
+                "this attempt holds a lease; release it first, or take everything at once".into(),
+            ));
+        }
+        let mut lines = Vec::new();
+        for name in names {
+            lines.push(
+                self.manifest
+                    .lease(name)
+                    .ok_or_else(|| Error::Refused(format!("probe.toml has no lease `{name}`")))?,
+            );
+        }
+        if let Some(held) = names
+            .iter()
+            .find_map(|name| self.cluster.lease_holder(name))
+        {
+            let text = format!("busy: {held}");
+            self.cluster
+                .pass_all(Duration::from_millis(u64::from(timeout_ms)));
+            return Err(crate::leases::Denied(text).into());
+        }
+        let number = self.leases.len() + 1;
+        let granted = super::leases::grant(&self.cluster, number, &lines)?;
+        self.leases.push((names.to_vec(), false));
+        Ok(granted.to_string())
+    }
+
+    pub(crate) fn release_lease(&mut self) {
+        self.cluster.now += CALL;
+        if let Some((_, released)) = self.leases.last_mut() {
+            *released = true;
+        }
     }
 
     pub(crate) fn get(&mut self, query: &Query, name: &str) -> Result<String> {

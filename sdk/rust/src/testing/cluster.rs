@@ -87,6 +87,7 @@ pub struct FakeCluster {
     raw: BTreeMap<String, (u16, String)>,
     dropped: Vec<(String, String)>,
     page: usize,
+    held: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for FakeCluster {
@@ -128,6 +129,7 @@ impl FakeCluster {
             raw: BTreeMap::new(),
             dropped: Vec::new(),
             page: 500,
+            held: BTreeMap::new(),
         };
         for (plural, kind, namespaced) in [
             ("namespaces", "Namespace", false),
@@ -319,6 +321,12 @@ impl FakeCluster {
         self
     }
 
+    /// Somebody else of the run holds what this lease asks for; `who` is the text of the error.
+    pub fn hold_lease(&mut self, name: &str, who: &str) -> &mut Self {
+        self.held.insert(name.to_owned(), who.to_owned());
+        self
+    }
+
     /// All running watches lose continuity: they give `gap`, what is there, and `synced`.
     pub fn cut_watches(&mut self) {
         self.cuts += 1;
@@ -341,6 +349,10 @@ impl FakeCluster {
             return Some(rule.fault.clone());
         }
         None
+    }
+
+    pub(super) fn lease_holder(&self, name: &str) -> Option<String> {
+        self.held.get(name).cloned()
     }
 
     pub(super) fn page(&self) -> usize {
@@ -574,6 +586,14 @@ impl FakeCluster {
             self.now = end;
         }
         self.settle();
+    }
+
+    /// Lets all of this time pass.
+    pub(super) fn pass_all(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.pass(end - self.now);
+        }
     }
 
     /// Runs the controllers until nothing changes any more.

@@ -18,6 +18,8 @@ pub(super) struct Manifest {
     #[serde(default)]
     snapshots: Vec<Snapshot>,
     #[serde(default)]
+    leases: Vec<Lease>,
+    #[serde(default)]
     settings: BTreeMap<String, Setting>,
     #[serde(default)]
     budget: Budget,
@@ -76,6 +78,14 @@ struct Snapshot {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+pub(super) struct Lease {
+    pub(super) name: String,
+    pub(super) nodes: Option<String>,
+    pub(super) units: Option<toml::Value>,
+    pub(super) lock: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
 struct Setting {
     #[serde(default)]
     default: Option<toml::Value>,
@@ -96,6 +106,10 @@ impl Manifest {
             .iter()
             .map(|line| line.alias.clone())
             .collect()
+    }
+
+    pub(super) fn lease(&self, name: &str) -> Option<Lease> {
+        self.leases.iter().find(|line| line.name == name).cloned()
     }
 
     pub(super) fn image(&self, name: &str) -> Option<String> {

@@ -36,12 +36,13 @@
 mod attempt;
 mod cluster;
 pub mod dra;
+mod leases;
 mod manifest;
 mod selector;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attempt::with;
+pub(crate) use attempt::{if_running, with};
 pub use cluster::{FakeCluster, Fault};
 
 use crate::Probe;
@@ -64,6 +65,8 @@ pub struct Run {
     pub calls: Vec<Call>,
     /// Level and text of the log lines.
     pub log: Vec<(String, String)>,
+    /// Names of the leases that were taken, in their order, and whether each was given back.
+    pub leases: Vec<(Vec<String>, bool)>,
     /// The cluster afterwards.
     pub cluster: FakeCluster,
     manifest: Manifest,
@@ -134,6 +137,7 @@ pub fn run_with<P: Probe>(manifest: &str, cluster: FakeCluster, settings: &[(&st
         cases: attempt.cases,
         calls: attempt.calls,
         log: attempt.log,
+        leases: attempt.leases,
         cluster: attempt.cluster,
         manifest: attempt.manifest,
     }

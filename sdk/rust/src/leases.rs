@@ -1,0 +1,211 @@
+//! Nodes, accelerator units and locks that the probe has for itself for a while.
+//!
+//! Probes run side by side. What must not be disturbed, a quiet window or the order in which a scheduler picks victims, is
+//! taken first, by the names of `[[leases]]` in `probe.toml`, all at once. A lease spans cases.
+//!
+//! ```no_run
+//! # use karat_sdk::{leases, Result};
+//! # use std::time::Duration;
+//! # fn check() -> Result<()> {
+//! let lease = leases::acquire(&["gang", "order"], Duration::from_secs(300))?;
+//! for node in lease.nodes() {
+//!     let (name, units) = (node.name(), node.units());
+//! }
+//! lease.release()
+//! # }
+//! ```
+
+use crate::error::{Error, Result};
+use crate::host;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Takes all the named leases of `probe.toml` at once, or none. Waiting does not count against the budget `wall`, up to an
+/// hour in the whole attempt.
+///
+/// # Errors
+/// [`Error::Unavailable`] when this cluster never has what is asked for, [`Error::Busy`] when others of the run still hold it
+/// when the time is up. Refused: a name that `probe.toml` does not declare, and a second lease while one is held.
+pub fn acquire(names: &[&str], timeout: Duration) -> Result<Lease> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let handle = host::acquire(&names, timeout)?;
+    let granted: Granted = serde_json::from_str(&handle.granted())?;
+    Ok(Lease {
+        handle: Some(handle),
+        granted,
+    })
+}
+
+/// What was granted. Given back by [`Lease::release`], when it is dropped, and with the attempt at the latest.
+#[derive(Debug)]
+pub struct Lease {
+    handle: Option<host::Lease>,
+    granted: Granted,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Granted {
+    number: u32,
+    #[serde(default)]
+    nodes: Vec<LeasedNode>,
+    #[serde(default)]
+    locks: Vec<String>,
+}
+
+/// A node of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LeasedNode {
+    name: String,
+    #[serde(default)]
+    cpu: String,
+    #[serde(default)]
+    memory: String,
+    #[serde(default)]
+    pods: u64,
+    #[serde(default)]
+    units: BTreeMap<String, u64>,
+}
+
+impl Lease {
+    /// Counts from 1 in the attempt; `same = ["lease"]` of a control compares it.
+    pub fn number(&self) -> u32 {
+        self.granted.number
+    }
+
+    /// The nodes, by name.
+    pub fn nodes(&self) -> &[LeasedNode] {
+        &self.granted.nodes
+    }
+
+    /// The locks.
+    pub fn locks(&self) -> &[String] {
+        &self.granted.locks
+    }
+
+    /// Gives everything back. Delete what was made on the nodes first.
+    ///
+    /// # Errors
+    /// None in this release.
+    pub fn release(mut self) -> Result<()> {
+        self.give_back();
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.release();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl LeasedNode {
+    /// Name of the node, a pseudonym like everywhere; the door puts the real one into requests.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Thousandths of a CPU that pods can still request.
+    pub fn cpu_millis(&self) -> u64 {
+        thousandths(&self.cpu).unwrap_or_default()
+    }
+
+    /// Bytes of memory that pods can still request.
+    pub fn memory_bytes(&self) -> u64 {
+        thousandths(&self.memory).unwrap_or_default() / 1000
+    }
+
+    /// Pods that still fit.
+    pub fn pods(&self) -> u64 {
+        self.pods
+    }
+
+    /// Units of the lease on this node, by extended resource or driver.
+    pub fn units(&self) -> &BTreeMap<String, u64> {
+        &self.units
+    }
+}
+
+/// A quantity of Kubernetes that is not negative, in thousandths, fractions of a thousandth cut off.
+pub(crate) fn thousandths(text: &str) -> Option<u64> {
+    const SUFFIXES: [(&str, u64, u64); 11] = [
+        ("Ki", 1 << 10, 1),
+        ("Mi", 1 << 20, 1),
+        ("Gi", 1 << 30, 1),
+        ("Ti", 1 << 40, 1),
+        ("Pi", 1 << 50, 1),
+        ("m", 1, 1000),
+        ("k", 1000, 1),
+        ("M", 1_000_000, 1),
+        ("G", 1_000_000_000, 1),
+        ("T", 1_000_000_000_000, 1),
+        ("P", 1_000_000_000_000_000, 1),
+    ];
+    let (number, times, per) = SUFFIXES
+        .into_iter()
+        .find_map(|(suffix, times, per)| Some((text.strip_suffix(suffix)?, times, per)))
+        .unwrap_or((text, 1, 1));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || fraction.len() > 9 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let value = digits.parse::<u128>().ok()? * 1000 * u128::from(times) / u128::from(per) / scale;
+    u64::try_from(value).ok()
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        let text = denied.0;
+        match text.split_once(": ") {
+            Some(("unavailable", rest)) => Error::Unavailable(rest.to_owned()),
+            Some(("busy", rest)) => Error::Busy(rest.to_owned()),
+            // A word of a later host.
+            _ => Error::NoAnswer(text),
+        }
+    }
+}
+
+/// `other(text)` of the contract, as an answer to `acquire`.
+pub(crate) struct Denied(pub(crate) String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_in_thousandths() {
+        for (text, wanted) in [
+            ("4", Some(4000)),
+            ("3900m", Some(3900)),
+            ("0.5", Some(500)),
+            ("2Ki", Some(2_048_000)),
+            ("1.5k", Some(1_500_000)),
+            ("", None),
+            ("-1", None),
+            ("x", None),
+            ("99999999999999999999P", None),
+        ] {
+            assert_eq!(thousandths(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_host_become_errors() {
+        let error = |text: &str| Error::from(Denied(text.to_owned()));
+        assert_eq!(
+            error("unavailable: 2 nodes: none"),
+            Error::Unavailable("2 nodes: none".into())
+        );
+        assert_eq!(error("busy: held by x"), Error::Busy("held by x".into()));
+        assert_eq!(error("later"), Error::NoAnswer("later".into()));
+    }
+}
