@@ -25,6 +25,7 @@ mod tests;
 mod timeline;
 
 pub use controls::{AliveObject, alive_wanted};
+pub(crate) use effect::is_authoriser;
 
 use crate::catalog;
 use crate::manifest::{Manifest, Required};

@@ -133,7 +133,7 @@ pub(super) fn refusal(entry: &Entry, replies: &dyn Replies) -> Option<Refusal> {
 }
 
 /// The authoriser's message has one form since Kubernetes has RBAC: `… is forbidden: User "x" cannot get resource "pods" …`.
-fn is_authoriser(message: &str) -> bool {
+pub(crate) fn is_authoriser(message: &str) -> bool {
     message.contains("User \"")
         && message.contains("\" cannot ")
         && (message.contains(" resource \"") || message.contains(" path \""))

@@ -5,6 +5,7 @@
 //! Kinds without a sample are named as not tried. Nothing is stored: each request carries `dryRun=All`.
 
 use crate::cluster::{ApiError, Cluster};
+use crate::judge::is_authoriser;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -113,6 +114,12 @@ async fn one(cluster: &Cluster, sample: &Sample, trial: &Trial) -> Result<TrialR
                 TrialResult::Changed(changes)
             })
         }
+        // What the account may do is asked beforehand, and a missing right says nothing about policies.
+        Err(ApiError::Answered {
+            code: 403, message, ..
+        }) if is_authoriser(&message) => Ok(TrialResult::NotTried(
+            "this account may not create it".to_owned(),
+        )),
         Err(ApiError::Answered {
             code,
             reason,
@@ -457,6 +464,13 @@ mod tests {
                     json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": "policy says no"}),
                 );
             }
+            if path.contains("/configmaps") {
+                let message = "configmaps is forbidden: User \"bob\" cannot create resource \"configmaps\" in API group \"\"";
+                return (
+                    403,
+                    json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": message}),
+                );
+            }
             let mut answer = body.clone();
             answer["spec"]["containers"]
                 .as_array_mut()
@@ -466,7 +480,7 @@ mod tests {
         });
         let tried = attempt(
             &cluster,
-            &trial(&["services", "pods", "widgets.example.com"]),
+            &trial(&["configmaps", "services", "pods", "widgets.example.com"]),
         )
         .await
         .unwrap();
@@ -477,6 +491,10 @@ mod tests {
         assert_eq!(
             results,
             [
+                (
+                    "configmaps".to_owned(),
+                    TrialResult::NotTried("this account may not create it".to_owned())
+                ),
                 (
                     "pods".to_owned(),
                     TrialResult::Changed(vec!["adds container istio-proxy".to_owned()])
