@@ -542,11 +542,11 @@ fn describe(error: Broken, signalled: Option<Exit>, folder: &Path) -> CommandErr
         RunError::Folder(_) => CommandError::usage(error).doing("cannot use the output folder"),
         RunError::Changed { .. } => CommandError::usage(error),
         RunError::Defect(_) => CommandError::bug(error),
-        RunError::Journal(_)
-        | RunError::Randomness(_)
-        | RunError::Identity { .. }
-        | RunError::Prepare(_)
-        | RunError::StoppedNow { .. } => CommandError::environment(error),
+        RunError::Identity { .. } | RunError::Prepare(_) => CommandError::environment(error)
+            .hint("`karat plan` says what this account may not do, and prints the RBAC for it"),
+        RunError::Journal(_) | RunError::Randomness(_) | RunError::StoppedNow { .. } => {
+            CommandError::environment(error)
+        }
     }
 }
 
