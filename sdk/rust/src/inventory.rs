@@ -21,6 +21,8 @@ const PLAYED: &str = "kwok.x-k8s.io/node";
 pub struct Node {
     /// Its name, a pseudonym like everywhere.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// Its labels.
     pub labels: Value,
     /// Keys of the taints that a pod must tolerate.
@@ -96,6 +98,7 @@ pub fn usable(node: &Object) -> Option<Node> {
     }
     Some(Node {
         name: node.name().to_owned(),
+        uid: node.uid().to_owned(),
         labels: node.at("/metadata/labels").clone(),
         taints: taints.into_iter().map(str::to_owned).collect(),
         kubelet: node.text("/status/nodeInfo/kubeletVersion").to_owned(),

@@ -446,14 +446,29 @@ impl Watch {
         time: Duration,
         mut forbidden: impl FnMut(&Object) -> bool,
     ) -> Result<Quiet> {
+        self.quiet_events(time, |event| event.present().is_some_and(&mut forbidden))
+    }
+
+    /// As [`Watch::quiet`], for what must not vanish either: `forbidden` looks at every addition, change and deletion.
+    ///
+    /// # Errors
+    /// As [`Watch::quiet`].
+    pub fn quiet_events(
+        &mut self,
+        time: Duration,
+        mut forbidden: impl FnMut(&Event) -> bool,
+    ) -> Result<Quiet> {
         let delivery = Duration::from_secs(60);
         let mut deadline = Deadline::after(if self.synced { time } else { delivery });
         let mut begun = self.synced;
         loop {
             while let Some(event) = self.poll()? {
+                let broken = forbidden(&event);
                 match event {
                     Event::Gap(reason) => return Ok(Quiet::Gap(reason)),
-                    Event::Added(object) | Event::Modified(object) if forbidden(&object) => {
+                    Event::Added(object) | Event::Modified(object) | Event::Deleted(object)
+                        if broken =>
+                    {
                         return Ok(Quiet::Broken(object));
                     }
                     Event::Synced if !begun => {

@@ -103,6 +103,34 @@ impl PodBuilder {
         self
     }
 
+    /// A request of a resource of Kubernetes' own: `cpu`, `memory`.
+    #[must_use]
+    pub fn request(mut self, resource: &str, quantity: &str) -> Self {
+        self.container()["resources"]["requests"][resource] = json!(quantity);
+        self
+    }
+
+    /// A priority class, which this run must have made.
+    #[must_use]
+    pub fn priority_class(mut self, name: &str) -> Self {
+        self.pod["spec"]["priorityClassName"] = json!(name);
+        self
+    }
+
+    /// `terminationGracePeriodSeconds`; one second without.
+    #[must_use]
+    pub fn grace(mut self, seconds: u32) -> Self {
+        self.pod["spec"]["terminationGracePeriodSeconds"] = json!(seconds);
+        self
+    }
+
+    /// `activeDeadlineSeconds`; ten minutes without.
+    #[must_use]
+    pub fn deadline(mut self, seconds: u32) -> Self {
+        self.pod["spec"]["activeDeadlineSeconds"] = json!(seconds);
+        self
+    }
+
     /// One label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {

@@ -69,6 +69,7 @@ struct Rule {
 type Planned = Box<dyn FnOnce(&mut FakeCluster)>;
 type Controller = Box<dyn FnMut(&mut FakeCluster)>;
 type Validator = Box<dyn Fn(&Value) -> Vec<String>>;
+type Admission = Box<dyn Fn(&FakeCluster, &mut Value)>;
 
 /// A cluster in memory.
 pub struct FakeCluster {
@@ -83,6 +84,7 @@ pub struct FakeCluster {
     controllers: Vec<Controller>,
     later: Vec<(Duration, Planned)>,
     validators: Vec<(String, Validator)>,
+    admissions: Vec<(String, Admission)>,
     rules: Vec<Rule>,
     raw: BTreeMap<String, (u16, String)>,
     dropped: Vec<(String, String)>,
@@ -125,6 +127,7 @@ impl FakeCluster {
             controllers: Vec::new(),
             later: Vec::new(),
             validators: Vec::new(),
+            admissions: Vec::new(),
             rules: Vec::new(),
             raw: BTreeMap::new(),
             dropped: Vec::new(),
@@ -276,6 +279,17 @@ impl FakeCluster {
         check: impl Fn(&Value) -> Vec<String> + 'static,
     ) -> &mut Self {
         self.validators.push((resource.to_owned(), Box::new(check)));
+        self
+    }
+
+    /// Completes or changes objects of a resource when they are created, as admission does.
+    pub fn admit(
+        &mut self,
+        resource: &str,
+        change: impl Fn(&FakeCluster, &mut Value) + 'static,
+    ) -> &mut Self {
+        self.admissions
+            .push((resource.to_owned(), Box::new(change)));
         self
     }
 
@@ -482,6 +496,13 @@ impl FakeCluster {
             object["metadata"]["namespace"] = json!(key.namespace);
         }
         self.without_dropped(&key, &mut object);
+        let admissions = std::mem::take(&mut self.admissions);
+        for (resource, change) in &admissions {
+            if *resource == key.resource {
+                change(self, &mut object);
+            }
+        }
+        self.admissions = admissions;
         self.validated(&key, &object)?;
         if self.objects.contains_key(&key) {
             return Err(answer(
