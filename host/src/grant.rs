@@ -129,6 +129,8 @@ pub struct Exceptions {
     pub load_balancers: bool,
     /// Services of type NodePort, which open a port on every node.
     pub node_ports: bool,
+    /// Namespaces of Pod Security level `privileged`: pods there can take over their node.
+    pub privileged: bool,
 }
 
 impl Exceptions {
@@ -145,6 +147,7 @@ impl Exceptions {
         }
         self.load_balancers |= other.load_balancers;
         self.node_ports |= other.node_ports;
+        self.privileged |= other.privileged;
     }
 
     /// One line for each exception, sorted.
@@ -159,6 +162,7 @@ impl Exceptions {
         let flags = [
             ("load-balancers", self.load_balancers),
             ("node-ports", self.node_ports),
+            ("privileged", self.privileged),
         ];
         let flags = flags
             .iter()

@@ -109,7 +109,7 @@ pub enum SandboxError {
     },
     /// The manifest asks for a privileged namespace and nobody consented.
     #[error(
-        "namespace `{alias}` of probe {probe} is `privileged`, which needs the operator's consent"
+        "namespace `{alias}` of probe {probe} is `privileged`, which needs the operator's consent: an `[[exception]]` with `probe = \"{probe}\"` and `privileged = true` in the grants file"
     )]
     Privileged {
         /// Probe id.

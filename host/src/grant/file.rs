@@ -95,6 +95,8 @@ struct RawException {
     load_balancers: bool,
     #[serde(default)]
     node_ports: bool,
+    #[serde(default)]
+    privileged: bool,
     /// For people; not used.
     #[serde(rename = "why")]
     _why: Option<String>,
@@ -315,6 +317,7 @@ impl Reader<'_> {
             )?),
             load_balancers: raw.load_balancers,
             node_ports: raw.node_ports,
+            privileged: raw.privileged,
         };
         if exceptions == Exceptions::default() {
             return self.refuse(

@@ -153,13 +153,13 @@ impl Homes {
 }
 
 /// What the operator's exceptions change in the quotas of a probe's namespaces. Without this the server would refuse what the
-/// guards let pass. Nothing grants a privileged namespace yet.
+/// guards let pass.
 fn consents(manifest: &Manifest, grants: &Grants) -> Consents {
     let effective = Effective::new(manifest, grants, std::iter::empty::<&str>());
     Consents {
         load_balancers: effective.exceptions().load_balancers,
         node_ports: effective.exceptions().node_ports,
-        privileged: false,
+        privileged: effective.exceptions().privileged,
     }
 }
 
@@ -176,10 +176,12 @@ mod tests {
         let text = crate::test_guests::manifest(&[], "");
         let manifest = Manifest::parse(&text, "probe.toml").unwrap();
         let granted = |probe: &str| {
-            let file = format!("[[exception]]\nprobe = {probe:?}\nload-balancers = true\n");
+            let file = format!(
+                "[[exception]]\nprobe = {probe:?}\nload-balancers = true\nprivileged = true\n"
+            );
             consents(&manifest, &Grants::parse(&file, "grants.toml").unwrap())
         };
-        assert!(granted(&manifest.id).load_balancers);
+        assert!(granted(&manifest.id).load_balancers && granted(&manifest.id).privileged);
         assert!(!granted(&manifest.id).node_ports);
         assert_eq!(granted("other"), Consents::default());
         let accepted = consents(&manifest, &Grants::all_asked(&manifest));
