@@ -5,11 +5,16 @@
 //! object counts only if its seal verifies for exactly its resource, namespace and name, and its name has the form that
 //! only this run gives. Everything else with our label is listed as left alone, with the reason.
 //!
-//! A run that is still going is not recognised yet; whoever asks sees when the run began and until when it may last.
+//! A run that holds the cluster's Lease may still be going: [`RunPlan::lease`] is there to be watched
+//! ([`crate::run_lease::is_alive`]) before anything of it is touched. A run that was told to take none is not recognised;
+//! whoever asks sees when it began and until when it may last.
 
 use crate::cluster::{ApiError, Cluster, encode};
 use crate::journal::{self, Journal, JournalError, ObjectRef};
-use crate::names::{ANNOTATION_EXPIRES, LABEL_MANAGED_BY, LABEL_RUN, MANAGED_BY, home_namespace};
+use crate::names::{
+    ANNOTATION_EXPIRES, LABEL_MANAGED_BY, LABEL_RUN, LEASE_NAME, MANAGED_BY, home_namespace,
+};
+use crate::run_lease::{self, Seen, lease_ref};
 use crate::sandbox::remove::{self, Left, Options, Removed, Target};
 use crate::sandbox::{KEY_SECRET, KEY_SECRET_TYPE, namespace_ref};
 use crate::seal::{self, RunKey};
@@ -91,6 +96,8 @@ pub struct RunPlan {
     pub expires: String,
     /// What would be removed.
     pub targets: Vec<Target>,
+    /// The cluster's Lease, if this run holds it. While it is renewed, the run is going.
+    pub lease: Option<Seen>,
     /// The journal, to note what is gone.
     journal: Option<PathBuf>,
 }
@@ -109,10 +116,29 @@ impl RunPlan {
 /// # Errors
 /// A journal that cannot be read or is of another cluster; an API server that does not answer.
 pub async fn plan_clean(cluster: &Cluster, source: &CleanSource) -> Result<CleanPlan, CleanError> {
-    match source {
-        CleanSource::Journal(path) => from_journal(cluster, path).await,
-        CleanSource::Seals(filter) => from_seals(cluster, filter).await,
+    let mut plan = match source {
+        CleanSource::Journal(path) => from_journal(cluster, path).await?,
+        CleanSource::Seals(filter) => from_seals(cluster, filter).await?,
+    };
+    if plan.is_empty() {
+        return Ok(plan);
     }
+    match run_lease::seen(cluster).await {
+        Ok(Some(lease)) => {
+            for run in &mut plan.runs {
+                run.lease = (run.run == lease.holder.run).then(|| lease.clone());
+            }
+        }
+        // Who may not look must not be kept from cleaning up.
+        Ok(None) | Err(ApiError::Answered { .. }) => {}
+        Err(source) => {
+            return Err(CleanError::Api {
+                what: "looking whether a run is going",
+                source,
+            });
+        }
+    }
+    Ok(plan)
 }
 
 /// Removes what the plan lists and waits. An object that changed hands since the plan was made stays: each deletion
@@ -195,6 +221,7 @@ async fn from_journal(cluster: &Cluster, path: &Path) -> Result<CleanPlan, Clean
         began: record.head.started,
         expires,
         targets,
+        lease: None,
         journal: Some(path.to_owned()),
     });
     Ok(plan)
@@ -229,21 +256,40 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
             }
         }
     }
+    found.extend(the_lease(cluster, filter).await?);
 
     let mut homes: BTreeMap<String, Result<Home, String>> = BTreeMap::new();
     for (_, object) in &found {
         let run = run_of(object);
         if !homes.contains_key(run) {
             let mut home = home(cluster, run).await;
-            let alone = found
+            let others: Vec<_> = found
                 .iter()
-                .filter(|(_, other)| run_of(other) == run)
-                .count()
-                == 1;
-            if home.is_err() && alone && unfurnished(cluster, run, object).await {
+                .filter(|(kind, other)| run_of(other) == run && *kind != lease_ref())
+                .collect();
+            if home.is_err()
+                && let [(_, only)] = others[..]
+                && unfurnished(cluster, run, only).await
+            {
                 home = Ok(Home {
                     key: None,
-                    ..home_times(object)
+                    ..home_times(only)
+                });
+            }
+            // Taken before the home was made, or not yet let go after it went. Nothing depends on it but its own run.
+            let lease = found
+                .iter()
+                .find(|(kind, other)| run_of(other) == run && *kind == lease_ref());
+            if home.is_err()
+                && let Some((_, lease)) = lease
+                && is_bare_lease(run, lease)
+                && others
+                    .iter()
+                    .all(|(kind, other)| is_ending(run, &named(kind, other), other))
+            {
+                home = Ok(Home {
+                    key: None,
+                    ..home_times(lease)
                 });
             }
             homes.insert(run.to_owned(), home);
@@ -256,13 +302,7 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
     for (kind, object) in found {
         let run = run_of(&object);
         let target = Target {
-            object: ObjectRef {
-                name: object["metadata"]["name"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
-                ..kind
-            },
+            object: named(&kind, &object),
             uid: object["metadata"]["uid"]
                 .as_str()
                 .unwrap_or_default()
@@ -291,6 +331,7 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
                     began: home.began.clone(),
                     expires: home.expires.clone(),
                     targets: Vec::new(),
+                    lease: None,
                     journal: None,
                 })
                 .targets
@@ -303,6 +344,49 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
     }
     plan.runs = runs.into_values().collect();
     Ok(plan)
+}
+
+/// The Lease of runs, if one that the filter wants holds it. It lies in a namespace of everybody's.
+async fn the_lease(
+    cluster: &Cluster,
+    filter: &SealFilter,
+) -> Result<Option<(ObjectRef, Value)>, CleanError> {
+    let wanted = |lease: &Value| match &filter.run {
+        Some(run) => run_of(lease) == run,
+        None => !run_of(lease).is_empty(),
+    };
+    match cluster.find_json(&lease_ref().path()).await {
+        Ok(found) => Ok(found.filter(wanted).map(|lease| (lease_ref(), lease))),
+        Err(ApiError::Answered { .. }) => Ok(None),
+        Err(source) => Err(CleanError::Api {
+            what: "looking for the Lease of a run",
+            source,
+        }),
+    }
+}
+
+/// Whether this is the Lease of a run by everything but its seal, whose key is not to be had.
+fn is_bare_lease(run: &str, object: &Value) -> bool {
+    is_run_id(run)
+        && object["kind"] == "Lease"
+        && object["metadata"]["name"] == LEASE_NAME
+        && object["metadata"]["labels"][LABEL_MANAGED_BY] == MANAGED_BY
+        && object["spec"]["holderIdentity"] == run
+        && seal::carried(object).is_some()
+}
+
+fn named(kind: &ObjectRef, object: &Value) -> ObjectRef {
+    let text = |key: &str| {
+        object["metadata"][key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    ObjectRef {
+        name: text("name"),
+        namespace: text("namespace"),
+        ..kind.clone()
+    }
 }
 
 /// Whether an object was made by the run under this name: seal and form of the name.
@@ -323,6 +407,9 @@ fn proved(home: &Home, run: &str, subject: &ObjectRef, object: &Value) -> Result
 /// Whether a name has the form that only this run gives.
 fn is_name_of(run: &str, subject: &ObjectRef) -> bool {
     let name = &subject.name;
+    if *subject == lease_ref() {
+        return true;
+    }
     if (subject.group.as_str(), subject.resource.as_str()) == ("", "namespaces") {
         name.strip_prefix("karat-")
             .and_then(|rest| rest.strip_prefix(run))

@@ -35,6 +35,17 @@ pub enum RunEventKind {
         /// What is being prepared.
         what: String,
     },
+    /// Another run holds the cluster's Lease, and this one waits for it.
+    Waiting {
+        /// Run id of the other one, text of the cluster.
+        holder: String,
+        /// Since when it holds the Lease, RFC 3339; text of the cluster.
+        since: String,
+        /// What it says that it is for; text of the cluster.
+        purpose: String,
+        /// How long this run goes on waiting, in milliseconds.
+        left_ms: u64,
+    },
     /// An attempt began.
     ProbeStarted {
         /// Probe id.

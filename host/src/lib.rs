@@ -9,7 +9,8 @@
 //!    cached, and never accepted from elsewhere.
 //! 2. **Plan.** [`run::plan`] selects and orders probes, sets what they ask ([`manifest`]) beside what is granted
 //!    ([`grant`]), and asks the cluster what it would allow. Nothing has been created yet.
-//! 3. **Prepare.** [`run::run`] draws the run id, opens the folder ([`runfolder`]) and the [`journal`], teaches the redaction
+//! 3. **Prepare.** [`run::run`] draws the run id, opens the folder ([`runfolder`]) and the [`journal`], takes the
+//!    cluster's Lease ([`run_lease`]) so that no other run writes meanwhile, teaches the redaction
 //!    ([`redact`]) the names it must hide, and makes the [`sandbox`] namespaces.
 //! 4. **Execute.** Each attempt is one guest in a fresh store. Everything it can do comes through [`contract`], which only
 //!    converts types, to [`capability`], which describes the call, to the one door: [`gate`]. The door checks permissions
@@ -49,6 +50,7 @@ pub mod recording;
 pub mod redact;
 pub mod replay;
 pub mod run;
+pub mod run_lease;
 pub mod runfolder;
 pub mod sandbox;
 #[doc(hidden)]

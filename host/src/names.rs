@@ -17,6 +17,14 @@ pub const MANAGED_BY: &str = "karat";
 pub const ANNOTATION_SEAL: &str = "karat.internal/seal";
 /// Annotation with the time (RFC 3339) after which a later run may sweep the object.
 pub const ANNOTATION_EXPIRES: &str = "karat.internal/expires";
+/// Annotation with the time (RFC 3339) at which a run took its Lease.
+pub const ANNOTATION_STARTED: &str = "karat.internal/started";
+/// Annotation that says for people what a run holds its Lease for.
+pub const ANNOTATION_PURPOSE: &str = "karat.internal/for";
+/// Namespace of the Lease that every run holds while it writes: there is one in each cluster, and it is everybody's.
+pub const LEASE_NAMESPACE: &str = "default";
+/// Name of that Lease.
+pub const LEASE_NAME: &str = "karat-run";
 /// Field manager of every write of the door.
 pub const FIELD_MANAGER: &str = "karat";
 /// Custom section of a component that holds its manifest.

@@ -15,6 +15,7 @@ use crate::cluster::{ApiError, Cluster};
 use crate::journal::{Journal, JournalError, LedgerEntry, ObjectRef};
 use crate::manifest::{Manifest, PodSecurity};
 use crate::names::{home_namespace, sandbox_namespace};
+use crate::run_lease::lease_ref;
 use crate::seal::{self, Stamp};
 use remove::{Left, Options};
 use serde_json::{Value, json};
@@ -521,9 +522,11 @@ impl Sandbox {
 
     /// Removes everything of the run, its home namespace last.
     pub async fn close(&self, options: Options<'_>) -> Closed {
-        let closed = self
-            .close_entries(self.journal.ledger().entries(), options)
-            .await;
+        // The run lets its Lease go when all of this is gone, not before.
+        let lease = lease_ref();
+        let mut entries = self.journal.ledger().entries();
+        entries.retain(|entry| entry.object != lease);
+        let closed = self.close_entries(entries, options).await;
         if closed.left.is_empty() && self.journal.ledger().entries().is_empty() {
             // The journal is only a help from here on; a full disk must not turn a clean end into an error.
             let _ = self.journal.closed();

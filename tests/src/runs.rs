@@ -10,6 +10,7 @@ use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
 use karat_engine::model::{AttemptRecord, Reach, RunRecord};
 use karat_engine::recording::{self, Recording};
+use karat_engine::run::lock::Lock;
 use karat_engine::run::{self, Mode, RunRequest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,8 @@ pub async fn run_granting(
         parallel: 2,
         out: folder.path().join("run"),
         mode: Mode::New,
+        // Tests share a cluster, and look at what belongs to their own run.
+        lock: Lock::None,
         nonce: None,
         events: Events::silent(),
         stop: StopSignal::never(),

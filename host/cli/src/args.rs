@@ -8,6 +8,7 @@
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Run the Kubernetes AI Requirements as small sandboxed probes, and keep evidence that anyone can check.
 #[derive(Debug, Parser)]
@@ -96,7 +97,8 @@ const RUN_EXAMPLES: &str = "Examples:\n  \
     karat run --reach cluster-objects --probe dra_support\n  \
     karat run --yes --json --out results > run.json     in a pipeline\n  \
     karat run --out results --rerun failed              again, only what did not pass\n  \
-    karat run --probes-from my-probe.wasm               a probe of your own\n\n\
+    karat run --probes-from my-probe.wasm               a probe of your own\n  \
+    karat run --wait 30m                                after a run that is going now\n\n\
     The final table goes to stdout, or the run record with --json; progress and messages go to stderr.";
 const PLAN_EXAMPLES: &str = "Examples:\n  \
     karat plan\n  \
@@ -174,6 +176,19 @@ pub(crate) enum RerunArg {
     Failed,
 }
 
+/// How runs on one cluster are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LockArg {
+    /// Not at all; then runs disturb each other's verdicts
+    None,
+    /// By the Lease `karat-run` in namespace `default`, held while the run writes
+    Lease,
+}
+
+fn parse_wait(text: &str) -> Result<Duration, &'static str> {
+    karat_engine::manifest::parse_duration(text)
+}
+
 /// Arguments of `karat run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -195,6 +210,12 @@ pub(crate) struct RunArgs {
     /// Finish an interrupted run: same plan, grants, probes, cluster and server version
     #[arg(long, conflicts_with = "nonce")]
     pub(crate) resume: bool,
+    /// How two runs that write are kept apart on one cluster
+    #[arg(long, value_enum, value_name = "HOW", default_value = "lease")]
+    pub(crate) lock: LockArg,
+    /// How long to wait for another run, such as `10m` [default: not at all]
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
+    pub(crate) wait: Option<Duration>,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
@@ -267,6 +288,9 @@ pub(crate) struct CleanArgs {
     /// Remove without asking; needed where there is no terminal
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Remove also what belongs to a run that is still going; it stops when it sees that
+    #[arg(long)]
+    pub(crate) force: bool,
     /// List what would be removed and remove nothing
     #[arg(long, conflicts_with = "yes")]
     pub(crate) dry_run: bool,

@@ -185,6 +185,11 @@ impl Telemetry {
                 let name = format!("preparing {}", short(what));
                 self.run(at).add_event_with_timestamp(name, at, Vec::new());
             }
+            RunEventKind::Waiting { holder, .. } => {
+                let attributes = vec![KeyValue::new("karat.holder", short(holder))];
+                self.run(at)
+                    .add_event_with_timestamp("waiting for another run", at, attributes);
+            }
             RunEventKind::ProbeStarted { probe, attempt, .. } => {
                 let attributes = [
                     KeyValue::new("karat.probe", short(probe)),

@@ -12,6 +12,12 @@ pub struct StopHandle {
 /// Hears of it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StopSignal {
+    ears: Vec<Ear>,
+}
+
+/// One channel that is listened to.
+#[derive(Clone, Debug)]
+struct Ear {
     receiver: watch::Receiver<bool>,
     // Keeps the channel open when the handle is gone, so that waiting never ends by accident.
     _sender: Arc<watch::Sender<bool>>,
@@ -25,11 +31,11 @@ impl StopSignal {
         let handle = StopHandle {
             sender: Arc::clone(&sender),
         };
-        let signal = StopSignal {
+        let ear = Ear {
             receiver,
             _sender: sender,
         };
-        (handle, signal)
+        (handle, StopSignal { ears: vec![ear] })
     }
 
     /// A signal that never comes.
@@ -37,16 +43,28 @@ impl StopSignal {
         StopSignal::pair().1
     }
 
+    /// A signal that comes when either of two does.
+    #[must_use]
+    pub fn or(mut self, other: StopSignal) -> StopSignal {
+        self.ears.extend(other.ears);
+        self
+    }
+
     /// Whether the run was asked to stop.
     pub fn is_stopping(&self) -> bool {
-        *self.receiver.borrow()
+        self.ears.iter().any(|ear| *ear.receiver.borrow())
     }
 
     /// Returns when the run is asked to stop, at once if it already was.
     pub async fn stopped(&self) {
-        let mut receiver = self.receiver.clone();
-        // The sender lives in `self`, so the only way out is the value.
-        let _ = receiver.wait_for(|stop| *stop).await;
+        let waits = self.ears.iter().map(|ear| {
+            let mut receiver = ear.receiver.clone();
+            // The sender lives in `self`, so the only way out is the value.
+            Box::pin(async move {
+                let _ = receiver.wait_for(|stop| *stop).await;
+            })
+        });
+        futures::future::select_all(waits).await;
     }
 }
 
@@ -74,5 +92,22 @@ mod tests {
         drop(handle);
         assert!(signal.is_stopping());
         signal.stopped().await;
+    }
+
+    #[tokio::test]
+    async fn either_of_two_is_heard() {
+        for first in [true, false] {
+            let (one, a) = StopSignal::pair();
+            let (other, b) = StopSignal::pair();
+            let both = a.or(b);
+            assert!(!both.is_stopping());
+            if first {
+                one.stop()
+            } else {
+                other.stop()
+            }
+            assert!(both.is_stopping());
+            both.stopped().await;
+        }
     }
 }

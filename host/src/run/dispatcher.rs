@@ -22,6 +22,7 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
         work,
         parallel,
         stop_now,
+        held,
     } = prepared;
     let context = Arc::new(context);
     let mut book = Book { record, head };
@@ -83,7 +84,7 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
             book.add(&context, place, attempt)?;
         }
     }
-    let left_behind = tokio::select! {
+    let mut left_behind = tokio::select! {
         biased;
         () = stop_now.stopped() => {
             return Err(RunError::StoppedNow {
@@ -93,7 +94,17 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
         }
         left_behind = context.homes.close_run() => left_behind,
     };
-    if left_behind.is_empty() && !context.homes.keep_the_journal() {
+    let was_held = held.is_some();
+    if let Some(held) = held {
+        if let Some(holder) = held.lost_to() {
+            trouble.get_or_insert(RunError::LockLost {
+                run: book.record.run.clone(),
+                holder: holder.to_owned(),
+            });
+        }
+        left_behind.extend(held.release().await?);
+    }
+    if left_behind.is_empty() && (was_held || !context.homes.keep_the_journal()) {
         context.journal.closed()?;
     }
     book.record.ended = Some(Timestamp::now().to_string());

@@ -1,6 +1,7 @@
 //! Where probes live in the cluster while they run: the run's home and the sandbox namespaces of each probe. A run whose probes
 //! only read makes neither.
 
+use super::plan::writes;
 use super::prepare::Work;
 use super::{RunError, RunRequest};
 use crate::event::{Events, RunEventKind};
@@ -8,7 +9,6 @@ use crate::gate::expiry;
 use crate::grant::{Effective, Grants};
 use crate::journal::{Journal, ObjectRef};
 use crate::manifest::Manifest;
-use crate::model::Reach;
 use crate::sandbox::remove::Options;
 use crate::sandbox::{Closed, Consents, Sandbox, SandboxOptions, Unproved};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,18 +27,26 @@ pub(super) struct Homes {
     events: Events,
 }
 
+/// Until when everything of these attempts should be over.
+pub(super) fn expires(work: &[Work]) -> String {
+    let writers = work.iter().map(|work| work.probe.manifest());
+    let walls = writers.filter(|manifest| writes(manifest));
+    expiry(walls.map(|manifest| manifest.budget.wall).sum())
+}
+
 impl Homes {
+    /// Whether this run writes, or has to remove what an earlier part of it wrote.
+    pub(super) fn are_needed(journal: &Journal, work: &[Work]) -> bool {
+        work.iter().any(|work| writes(work.probe.manifest()))
+            || !journal.ledger().entries().is_empty()
+    }
+
     /// Makes the home, and removes what a crash of the same run left of its probes.
     pub(super) async fn prepare(
         request: &RunRequest,
         journal: &Journal,
         work: &[Work],
     ) -> Result<Homes, RunError> {
-        let writes = |work: &&Work| {
-            let manifest = work.probe.manifest();
-            manifest.reach > Reach::Read || !manifest.namespaces.is_empty()
-        };
-        let writers: Vec<&Work> = work.iter().filter(writes).collect();
         let leftovers: BTreeSet<String> = journal
             .ledger()
             .entries()
@@ -49,18 +57,14 @@ impl Homes {
             sandbox: None,
             events: request.events.clone(),
         };
-        if writers.is_empty() && leftovers.is_empty() {
+        if !Homes::are_needed(journal, work) {
             return Ok(homes);
         }
         request.events.send(RunEventKind::Preparing {
             what: "home namespace".to_owned(),
         });
-        let wall = writers
-            .iter()
-            .map(|work| work.probe.manifest().budget.wall)
-            .sum();
         let options = SandboxOptions {
-            expires: expiry(wall),
+            expires: expires(work),
             unproved: Unproved::Refuse,
         };
         let sandbox = Sandbox::open(request.engine_cluster.clone(), journal.clone(), options)

@@ -10,6 +10,7 @@ mod dispatcher;
 mod executor;
 mod guest;
 mod homes;
+pub mod lock;
 mod outcome;
 mod prepare;
 
@@ -27,11 +28,14 @@ use crate::manifest::{Manifest, SettingKind};
 use crate::model::{ClusterRecord, Outcome, Reach, RunRecord};
 use crate::recording::format::Limits;
 use crate::redact::Redactor;
+use crate::run_lease::Holder;
 use crate::runfolder::RunFolder;
 use homes::Homes;
+use lock::Lock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Probes at one time at most: each needs its own slot of the engine's pool, and clean-up goes on beside it.
 pub const PARALLEL_MAX: usize = (MAX_GUESTS / 2) as usize;
@@ -62,6 +66,8 @@ pub struct RunRequest {
     pub out: PathBuf,
     /// What to do with a run that is already there.
     pub mode: Mode,
+    /// How two runs on one cluster are kept apart.
+    pub lock: Lock,
     /// The reviewer's nonce, for a new run.
     pub nonce: Option<String>,
     /// Where events go.
@@ -117,6 +123,45 @@ pub enum RunError {
         /// Now.
         now: String,
     },
+    /// Another run holds the cluster's Lease.
+    #[error("run {} holds Lease default/karat-run{}{}{}", holder.run, since(holder), purpose(holder), how_long(*waited, *own))]
+    Held {
+        /// Who.
+        holder: Holder,
+        /// How long this run waited.
+        waited: Duration,
+        /// Whether it is the same run: another process of it is still going.
+        own: bool,
+    },
+    /// The run was stopped while it waited.
+    #[error("stopped while it waited for run {holder}; nothing was started")]
+    StoppedWaiting {
+        /// Run id.
+        holder: String,
+    },
+    /// The Lease cannot be used.
+    #[error(
+        "Lease default/karat-run, by which two runs on one cluster are kept apart, cannot be used: {cause}"
+    )]
+    Lock {
+        /// Whether the account may not.
+        forbidden: bool,
+        /// What was tried: `get`, `create`, `delete`.
+        verb: String,
+        /// What the server said.
+        cause: String,
+    },
+    /// The Lease was taken away; the run stopped as after a signal.
+    #[error(
+        "run {run} lost its Lease{} and stopped; what it had created is removed, and what ended before stands in the record",
+        by(holder)
+    )]
+    LockLost {
+        /// Run id.
+        run: String,
+        /// Who has it now; empty when it was deleted.
+        holder: String,
+    },
     /// What all probes share could not be prepared.
     #[error("run cannot be prepared: {0}")]
     Prepare(String),
@@ -131,6 +176,39 @@ pub enum RunError {
         /// Folder of the run.
         folder: PathBuf,
     },
+}
+
+fn since(holder: &Holder) -> String {
+    match holder.since.as_str() {
+        "" => String::new(),
+        since => format!(" since {since}"),
+    }
+}
+
+fn purpose(holder: &Holder) -> String {
+    match holder.purpose.as_str() {
+        "" => String::new(),
+        purpose => format!(" for {purpose}"),
+    }
+}
+
+fn how_long(waited: Duration, own: bool) -> String {
+    let own = if own {
+        "; it is the run to be continued, and another process of it is still going"
+    } else {
+        ""
+    };
+    match waited.as_secs() {
+        0 => own.to_owned(),
+        seconds => format!("{own}; it did not let go within {seconds} s"),
+    }
+}
+
+fn by(holder: &str) -> String {
+    match holder {
+        "" => String::new(),
+        holder => format!(" to run {holder}"),
+    }
 }
 
 /// What all attempts of a run share.

@@ -75,6 +75,8 @@ pub struct PlannedProbe {
     pub digest: String,
     /// How far it goes.
     pub reach: Reach,
+    /// Whether anything is written to the cluster for it; such a run holds the cluster's Lease.
+    pub writes: bool,
     /// Its cases in the order of the manifest.
     pub cases: Vec<PlannedCase>,
     /// What it asks for and whether it is granted, line by line.
@@ -234,6 +236,12 @@ pub fn is_wanted(manifest: &Manifest, wanted: &[String]) -> bool {
             .any(|word| *word == manifest.id || manifest.requirements.contains(word))
 }
 
+/// Whether anything is written to the cluster for a probe: by itself, or by the engine around it.
+#[must_use]
+pub fn writes(manifest: &Manifest) -> bool {
+    manifest.reach > Reach::Read || !manifest.namespaces.is_empty()
+}
+
 /// Every single access that a permission line asks for. Sandbox lines stand for all namespaces of the probe; since those
 /// do not exist yet, each alias gives one namespace with the placeholder as run id.
 #[must_use]
@@ -335,6 +343,7 @@ fn planned(offer: &Offer<'_>, granted: &Granted<'_>) -> PlannedProbe {
         requirements: manifest.requirements.clone(),
         digest: offer.digest.to_owned(),
         reach: manifest.reach,
+        writes: writes(manifest),
         cases: manifest
             .cases
             .iter()
@@ -392,7 +401,7 @@ pub fn describe(line: &crate::manifest::PermissionLine) -> String {
 fn cost(probes: &[PlannedProbe], parallel: usize) -> Cost {
     let mut lanes = vec![0u64; parallel];
     let mut cost = Cost {
-        namespaces: u32::from(!probes.is_empty()),
+        namespaces: u32::from(probes.iter().any(|probe| probe.writes)),
         ..Cost::default()
     };
     for probe in probes {

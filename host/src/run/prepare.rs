@@ -1,7 +1,9 @@
 //! What all attempts of a run share, made before the first one: identity of the cluster, run id, folder, journal, redaction,
 //! snapshots, namespaces. A run that continues an earlier one is checked here against what that one was.
 
-use super::homes::Homes;
+use super::homes::{self, Homes};
+use super::lock::{Held, Lock, Taking};
+use super::plan;
 use super::{Context, Mode, RunError, RunRequest};
 use crate::cluster::Cluster;
 use crate::component::Probe;
@@ -19,6 +21,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Nodes and namespaces whose names are taught to the redaction before the first call. More are met on the way.
 const INVENTORY_MAX: usize = 50_000;
@@ -31,6 +34,8 @@ pub(super) struct Prepared {
     pub(super) work: Vec<Work>,
     pub(super) parallel: usize,
     pub(super) stop_now: StopSignal,
+    /// The cluster's Lease; none for a run that only reads.
+    pub(super) held: Option<Held>,
 }
 
 /// One attempt to make.
@@ -46,10 +51,15 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         server_version: identity.server_version.clone(),
         server: request.engine_cluster.server().to_owned(),
     });
-    let plan = plan_digest(&request);
+    let digest = plan_digest(&request);
+    let mut taking = taking(&request)?;
+    if let Some(taking) = &mut taking {
+        // Before there is a folder: a run that cannot begin leaves nothing.
+        taking.free().await?;
+    }
     let (folder, mut record, journal) = match request.mode {
-        Mode::New => begin(&request, &identity, &plan)?,
-        Mode::RerunFailed | Mode::Resume => go_on(&request, &identity, &plan)?,
+        Mode::New => begin(&request, &identity, &digest)?,
+        Mode::RerunFailed | Mode::Resume => go_on(&request, &identity, &digest)?,
     };
     let head = runfolder::head_of(&record).map_err(RunError::Prepare)?;
     for probe in &request.probes {
@@ -70,8 +80,34 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         work.iter().map(|work| work.probe.manifest()),
     )
     .map_err(RunError::Prepare)?;
-    let homes = Homes::prepare(&request, &journal, &work).await?;
+    let held = match &mut taking {
+        Some(taking) if Homes::are_needed(&journal, &work) => {
+            taking.continued = Some(record.run.clone());
+            Some(
+                taking
+                    .take(&journal, &purpose(&work), &homes::expires(&work))
+                    .await?,
+            )
+        }
+        _ => None,
+    };
+    let homes = match Homes::prepare(&request, &journal, &work).await {
+        Ok(homes) => homes,
+        Err(error) => {
+            if let Some(held) = held {
+                // Nothing of this run goes on; what remains is in the journal.
+                held.release().await?;
+            }
+            return Err(error);
+        }
+    };
+    let stop = match &held {
+        Some(held) => request.stop.clone().or(held.lost_signal()),
+        None => request.stop.clone(),
+    };
+    drop(taking);
     Ok(Prepared {
+        held,
         work,
         head,
         parallel: request.parallel,
@@ -94,10 +130,49 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             homes,
             folder,
             events: request.events,
-            stop: request.stop,
+            stop,
         },
         record,
     })
+}
+
+/// What it takes to hold the cluster's Lease; none for a run whose probes only read.
+fn taking(request: &RunRequest) -> Result<Option<Taking<'_>>, RunError> {
+    let Lock::Lease(options) = &request.lock else {
+        return Ok(None);
+    };
+    let mut probes = request.probes.iter();
+    if !probes.any(|probe| plan::writes(probe.manifest())) {
+        return Ok(None);
+    }
+    Ok(Some(Taking {
+        cluster: &request.engine_cluster,
+        options,
+        events: &request.events,
+        stop: &request.stop,
+        continued: match request.mode {
+            Mode::New => None,
+            Mode::RerunFailed | Mode::Resume => Some(RunFolder::open(&request.out)?.1.run),
+        },
+        until: Instant::now() + options.wait,
+        watched: None,
+    }))
+}
+
+/// What others read who meet this run's Lease.
+fn purpose(work: &[Work]) -> String {
+    const NAMED: usize = 3;
+    let ids: Vec<&str> = work
+        .iter()
+        .take(NAMED)
+        .map(|work| work.probe.manifest().id.as_str())
+        .collect();
+    let more = match work.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let word = if work.len() == 1 { "probe" } else { "probes" };
+    format!("{word} {}{more}", ids.join(", "))
 }
 
 /// The uid of `kube-system` serves as the cluster's id: it lives as long as the cluster and is nobody's to change.

@@ -50,10 +50,10 @@ impl Bench {
         Ok(command)
     }
 
-    /// `karat run --yes` on all probes of the folder, writing to `out`.
+    /// `karat run --yes` on all probes of the folder, writing to `out`. Tests share a cluster, so there is no Lease.
     fn run(&self, out: &str, more: &[&str]) -> Result<Command> {
-        let mut command =
-            self.command(&["run", "--yes", "--probes-from", "probes", "--out", out])?;
+        let mut command = self.command(&["run", "--yes", "--lock", "none"])?;
+        command.args(["--probes-from", "probes", "--out", out]);
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(more);
         Ok(command)
     }
@@ -183,6 +183,8 @@ async fn a_rerun_adds_an_attempt_and_needs_no_flags_again() -> Result<()> {
     let mut again = bench.command(&[
         "run",
         "--yes",
+        "--lock",
+        "none",
         "--rerun",
         "failed",
         "--out",

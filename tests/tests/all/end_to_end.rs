@@ -9,6 +9,7 @@ use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
 use karat_engine::model::{Outcome, Reach, RunRecord, Verdict};
 use karat_engine::replay::{Depth, replay};
+use karat_engine::run::lock::Lock;
 use karat_engine::run::{Mode, RunError, RunRequest, run};
 use karat_testbed::ControlPlane;
 use karat_tests::guests::{Guest, case};
@@ -66,6 +67,8 @@ async fn request(
         parallel: 4,
         out: out.to_owned(),
         mode: Mode::New,
+        // Tests share a cluster, and look at what belongs to their own run.
+        lock: Lock::None,
         nonce: Some("reviewer-1".to_owned()),
         events: Events::silent(),
         stop: StopSignal::never(),

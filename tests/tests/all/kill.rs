@@ -46,7 +46,8 @@ async fn nothing_is_left_after_a_kill_at_any_moment() -> Result<()> {
             clean.arg(&out);
         }
         let output = clean
-            .args(["--yes", "--kubeconfig"])
+            // The run is known to be dead; else its Lease would be watched for half a minute each time.
+            .args(["--yes", "--force", "--kubeconfig"])
             .arg(&kubeconfig)
             .output()
             .await?;

@@ -11,5 +11,6 @@ mod hostile;
 mod kill;
 mod layers;
 mod polyglot;
+mod runs_meet;
 mod safety;
 mod words;

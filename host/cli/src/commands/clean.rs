@@ -6,8 +6,8 @@ use super::{Context, block_on};
 use crate::args::CleanArgs;
 use crate::exit::Exit;
 use crate::settings::connect_options;
-use crate::ui::diagnostics::{CommandError, CommandResult};
-use crate::ui::printer::{Paint, Style};
+use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
+use crate::ui::printer::{Paint, Printer, Style};
 use crate::ui::text::{counted, shown, shown_within};
 use crate::ui::verdicts::push_wrapped;
 use anyhow::anyhow;
@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use karat_engine::clean::{
     CleanError, CleanPlan, CleanSource, SealFilter, execute as remove, plan_clean,
 };
+use karat_engine::cluster::Cluster;
 use karat_engine::journal::ObjectRef;
+use karat_engine::run_lease::is_alive;
 use karat_engine::runfolder::JOURNAL_FILE;
 use karat_engine::sandbox::remove::Options;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,10 +44,17 @@ pub(crate) fn execute(context: &Context, args: &CleanArgs) -> CommandResult {
             None => cluster.server().to_owned(),
         };
         printer.status(&format!("looking at {place}"));
-        let plan = plan_clean(&cluster, &source).await.map_err(describe)?;
-        printer.data_lines(lines(&plan, Timestamp::now(), printer.out_paint()));
+        let mut plan = plan_clean(&cluster, &source).await.map_err(describe)?;
+        let mut going = None;
+        if !args.dry_run && !args.force {
+            going = set_aside(&cluster, printer, &mut plan).await?;
+        }
+        // What is set aside has its own last word.
+        if going.is_none() || !plan.is_empty() {
+            printer.data_lines(lines(&plan, Timestamp::now(), printer.out_paint()));
+        }
         if args.dry_run || plan.is_empty() {
-            return Ok(Exit::Passed);
+            return going.map_or(Ok(Exit::Passed), Err);
         }
         if !args.yes && !printer.ask("remove all of this?") {
             return Err(CommandError::stopped(Exit::Usage, "nothing was removed"));
@@ -69,7 +78,7 @@ pub(crate) fn execute(context: &Context, args: &CleanArgs) -> CommandResult {
         .await;
         printer.data(&format!("removed {}", counted(removed.gone, "object")));
         if removed.left.is_empty() {
-            return Ok(Exit::Passed);
+            return going.map_or(Ok(Exit::Passed), Err);
         }
         let list: Vec<String> = removed.left.iter().map(ToString::to_string).collect();
         Err(CommandError::environment(anyhow!(
@@ -79,6 +88,42 @@ pub(crate) fn execute(context: &Context, args: &CleanArgs) -> CommandResult {
         ))
         .hint("look at the finalizers and conditions named above, then run `karat clean` again"))
     })?
+}
+
+/// Takes a run out of the plan whose Lease lives, with the error that says so. One Lease is in a cluster, so one run at most.
+async fn set_aside(
+    cluster: &Cluster,
+    printer: &Printer,
+    plan: &mut CleanPlan,
+) -> Result<Option<CommandError>, CommandError> {
+    let found = plan
+        .runs
+        .iter()
+        .enumerate()
+        .find_map(|(at, run)| run.lease.clone().map(|lease| (at, lease)));
+    let Some((at, lease)) = found else {
+        return Ok(None);
+    };
+    let (run, seconds) = (
+        shown_within(&lease.holder.run, 40),
+        lease.holder.duration.as_secs(),
+    );
+    printer.status(&format!(
+        "run {run} holds the cluster's Lease; watching for up to {seconds} s whether it renews it (--force does not look)"
+    ));
+    let alive = is_alive(cluster, &lease)
+        .await
+        .environment("cannot see whether the run is still going")?;
+    if !alive {
+        return Ok(None);
+    }
+    plan.runs.remove(at);
+    Ok(Some(
+        CommandError::environment(anyhow!(
+            "run {run} is still going: it renews its Lease default/karat-run; nothing of it was touched"
+        ))
+        .hint("let it end, or stop it where it runs; `--force` removes what it has made all the same"),
+    ))
 }
 
 fn source(args: &CleanArgs) -> Result<CleanSource, CommandError> {
@@ -126,7 +171,10 @@ fn lines(plan: &CleanPlan, now: Timestamp, paint: Paint) -> Vec<String> {
             "{name}{began}: {}",
             counted(run.targets.len(), "object")
         ));
-        if run.may_be_alive(now) {
+        if run.lease.is_some() {
+            let text = "  it holds the cluster's Lease, so it may still be going";
+            out.push(paint.paint(Style::Unsure, text));
+        } else if run.may_be_alive(now) {
             let text = format!(
                 "its time is not up before {}: it may still be going, perhaps on another machine",
                 shown_within(&run.expires, 40)
@@ -155,7 +203,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use crate::env::Environment;
-    use crate::ui::printer::{Printer, Verbosity};
+    use crate::ui::printer::Verbosity;
     use crate::ui::samples::HOSTILE;
     use clap::Parser as _;
     use karat_engine::sandbox::remove::Left;

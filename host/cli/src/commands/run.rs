@@ -4,7 +4,7 @@
 
 use super::plan::{self, Asked, Made, connect};
 use super::{Context, block_on};
-use crate::args::{RerunArg, RunArgs};
+use crate::args::{LockArg, RerunArg, RunArgs};
 use crate::exit::Exit;
 use crate::probes::{Probe, Probes};
 use crate::settings::{Selection, connect_options};
@@ -14,7 +14,7 @@ use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::plan::{Shown, cluster_line, lines};
 use crate::ui::printer::{Printer, Style};
 use crate::ui::progress::Progress;
-use crate::ui::text::{counted, shown};
+use crate::ui::text::{counted, shown, shown_within};
 use crate::ui::verdicts::{next_steps, summary, table};
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -24,6 +24,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::StopSignal;
 use karat_engine::model::{Outcome, RunRecord};
+use karat_engine::run::lock::{LeaseOptions, Lock};
 use karat_engine::run::plan::LeftOutWhy;
 use karat_engine::run::plan::trial::TrialResult;
 use karat_engine::run::{self, Mode, RunError, RunRequest};
@@ -128,6 +129,7 @@ impl Start<'_> {
             parallel: self.selection.parallel,
             out: self.folder.path.clone(),
             mode: self.folder.mode,
+            lock: lock(self.args),
             nonce: self.args.nonce.clone(),
             events,
             stop: stop_signal,
@@ -523,8 +525,22 @@ fn nothing_to_run(made: &Made) -> CommandError {
         })
 }
 
+/// How this run is kept apart from others.
+fn lock(args: &RunArgs) -> Lock {
+    match args.lock {
+        LockArg::None => Lock::None,
+        LockArg::Lease => Lock::Lease(LeaseOptions {
+            wait: args.wait.unwrap_or_default(),
+            ..LeaseOptions::default()
+        }),
+    }
+}
+
 /// Whose doing an error of a run is.
 fn describe(error: Broken, signalled: Option<Exit>, folder: &Path) -> CommandError {
+    if let (Some(exit), Broken::Run(RunError::StoppedWaiting { .. })) = (signalled, &error) {
+        return CommandError::stopped_because(exit, error);
+    }
     if let Some(exit) = signalled {
         return CommandError::stopped_because(exit, error).hint(format!(
             "`karat clean {}` removes what is left",
@@ -535,7 +551,7 @@ fn describe(error: Broken, signalled: Option<Exit>, folder: &Path) -> CommandErr
         Broken::Run(error) => error,
         error @ Broken::LeftAsItIs => return CommandError::environment(error),
     };
-    match error {
+    match &error {
         RunError::Folder(FolderError::Io { .. }) => {
             CommandError::environment(error).doing("cannot write the output folder")
         }
@@ -544,9 +560,31 @@ fn describe(error: Broken, signalled: Option<Exit>, folder: &Path) -> CommandErr
         RunError::Defect(_) => CommandError::bug(error),
         RunError::Identity { .. } | RunError::Prepare(_) => CommandError::environment(error)
             .hint("`karat plan` says what this account may not do, and prints the RBAC for it"),
-        RunError::Journal(_) | RunError::Randomness(_) | RunError::StoppedNow { .. } => {
-            CommandError::environment(error)
+        RunError::Held { holder, own, .. } => {
+            let advice = if *own {
+                "let it end, or stop it where it runs, and continue the run then".to_owned()
+            } else {
+                format!(
+                    "wait for it with `--wait 30m`. A run that died is taken over {} s after its last sign of life, also with --wait; \
+                     `karat clean --run-id {}` removes what it left",
+                    holder.duration.as_secs(),
+                    shown_within(&holder.run, 40)
+                )
+            };
+            CommandError::environment(error).hint(advice)
         }
+        RunError::Lock { forbidden: true, .. } => CommandError::environment(error).hint(
+            "`karat plan` prints the RBAC for it; with `--lock none` the run goes without, and you see to it that no other one is going",
+        ),
+        RunError::LockLost { .. } => CommandError::environment(error).hint(format!(
+            "the rest: karat run --out {} --resume",
+            folder.display()
+        )),
+        RunError::Lock { .. }
+        | RunError::StoppedWaiting { .. }
+        | RunError::Journal(_)
+        | RunError::Randomness(_)
+        | RunError::StoppedNow { .. } => CommandError::environment(error),
     }
 }
 

@@ -105,6 +105,29 @@ impl Display {
             RunEventKind::Preparing { what } => {
                 one(Level::Step, format!("preparing {}", shown(what)))
             }
+            RunEventKind::Waiting {
+                holder,
+                since,
+                purpose,
+                left_ms,
+            } => {
+                let since = match since.as_str() {
+                    "" => String::new(),
+                    since => format!(" since {}", shown_within(since, 40)),
+                };
+                let purpose = match purpose.as_str() {
+                    "" => String::new(),
+                    purpose => format!(" for {}", shown_within(purpose, 120)),
+                };
+                one(
+                    Level::Status,
+                    format!(
+                        "waiting for run {}, which holds the cluster{since}{purpose}; {} left",
+                        shown_within(holder, 40),
+                        duration_ms(*left_ms)
+                    ),
+                )
+            }
             RunEventKind::ProbeStarted {
                 probe,
                 attempt,
@@ -340,6 +363,12 @@ mod tests {
                 server: text(),
             },
             RunEventKind::Preparing { what: text() },
+            RunEventKind::Waiting {
+                holder: text(),
+                since: text(),
+                purpose: text(),
+                left_ms: 1000,
+            },
             RunEventKind::ProbeStarted {
                 probe: text(),
                 attempt: 1,

@@ -8,6 +8,7 @@ use karat_engine::manifest::{CaseKind, Required};
 use karat_engine::run::plan::preflight::Preflight;
 use karat_engine::run::plan::trial::{TrialResult, Tried};
 use karat_engine::run::plan::{LeftOutWhy, Plan, PlannedPermission, PlannedProbe};
+use karat_engine::run_lease::Holder;
 use serde::Serialize;
 
 /// Everything that `karat plan` shows; its JSON form is what `karat plan --json` prints.
@@ -96,7 +97,10 @@ pub(crate) fn lines(shown_plan: &Shown<'_>, context: Option<&str>, paint: Paint)
 
     if !plan.probes.is_empty() {
         out.push(String::new());
-        cost_lines(&mut out, plan, paint);
+        let holder = shown_plan
+            .preflight
+            .and_then(|asked| asked.held_by.as_ref());
+        cost_lines(&mut out, plan, holder, paint);
     }
     out
 }
@@ -284,7 +288,7 @@ fn trial_line(out: &mut Vec<String>, tried: &Tried) {
     push_wrapped(out, "  ", &text);
 }
 
-fn cost_lines(out: &mut Vec<String>, plan: &Plan, paint: Paint) {
+fn cost_lines(out: &mut Vec<String>, plan: &Plan, holder: Option<&Holder>, paint: Paint) {
     let cost = &plan.cost;
     out.push(paint.paint(Style::Strong, "at most, all together"));
     let mut text = format!(
@@ -315,6 +319,23 @@ fn cost_lines(out: &mut Vec<String>, plan: &Plan, paint: Paint) {
                 cases.join(", ")
             ),
         );
+    }
+    if plan.probes.iter().any(|probe| probe.writes) {
+        let text = "the run holds Lease karat-run in namespace default, so that no other one writes meanwhile";
+        push_wrapped(out, "  ", text);
+        if let Some(holder) = holder {
+            let text = format!(
+                "run {} holds it now{}: with --wait this run waits for it, else it ends at once",
+                shown_within(&holder.run, 40),
+                match holder.since.as_str() {
+                    "" => String::new(),
+                    since => format!(", since {}", shown_within(since, 40)),
+                }
+            );
+            let mut lines = Vec::new();
+            push_wrapped(&mut lines, "  ", &text);
+            out.extend(lines.iter().map(|line| paint.paint(Style::Unsure, line)));
+        }
     }
     out.push(
         "  everything is removed at the end; `karat clean` removes what a crash leaves".to_owned(),
@@ -367,6 +388,12 @@ mod tests {
                 needed_by: vec!["dra-support".to_owned()],
             }],
             rbac: Some("apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\n".to_owned()),
+            held_by: Some(Holder {
+                run: "k7f2mq3a".to_owned(),
+                since: "2026-01-02T03:04:05Z".to_owned(),
+                purpose: String::new(),
+                duration: std::time::Duration::from_secs(30),
+            }),
         }
     }
 
@@ -441,6 +468,8 @@ mod tests {
         preflight.username = HOSTILE.to_owned();
         preflight.server = HOSTILE.to_owned();
         preflight.missing[0].reason = HOSTILE.to_owned();
+        preflight.held_by.as_mut().unwrap().run = HOSTILE.to_owned();
+        preflight.held_by.as_mut().unwrap().since = HOSTILE.to_owned();
         let shown = Shown {
             plan: &plan,
             preflight: Some(&preflight),

@@ -116,6 +116,10 @@ impl Progress {
             RunEventKind::Preparing { what } => {
                 self.work(live, &format!("preparing {}", shown(what)))
             }
+            RunEventKind::Waiting { holder, .. } => {
+                let text = format!("waiting for run {}", shown_within(holder, 40));
+                self.work(live, &text);
+            }
             RunEventKind::RunStarted { .. } => self.work_done(),
             RunEventKind::ProbeStarted { probe, cases, .. } => {
                 self.work_done();

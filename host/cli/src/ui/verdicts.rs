@@ -63,16 +63,28 @@ pub(crate) fn table<'a>(probes: impl IntoIterator<Item = &'a ProbeRecord>) -> Ta
             number(duration_ms(attempt.usage.wall_ms)).into(),
             number(attempt.usage.calls.to_string()).into(),
             number(bytes(attempt.usage.peak_memory_bytes)).into(),
-            // The first attempt of one needs no number.
-            if probe.attempts.len() > 1 {
-                format!("{} of {}", attempt.attempt, probe.attempts.len())
-            } else {
-                String::new()
-            }
-            .into(),
+            which(probe).into(),
         ]);
     }
     table
+}
+
+/// Which attempt counts and what came before it: `2 of 2, after fail`. The first attempt of one needs no number.
+fn which(probe: &ProbeRecord) -> String {
+    let Some((last, earlier)) = probe.attempts.split_last() else {
+        return String::new();
+    };
+    if earlier.is_empty() {
+        return String::new();
+    }
+    let mut before: Vec<&str> = earlier.iter().map(|attempt| word(attempt).0).collect();
+    before.dedup();
+    format!(
+        "{} of {}, after {}",
+        last.attempt,
+        probe.attempts.len(),
+        before.join(", ")
+    )
 }
 
 fn tier(attempt: &AttemptRecord) -> String {
@@ -246,14 +258,9 @@ pub(crate) fn explained(probe: &ProbeRecord, paint: Paint) -> Vec<String> {
         return vec!["it was not started in this run".to_owned()];
     };
     let (word, style) = word(attempt);
-    let which = if probe.attempts.len() > 1 {
-        format!(
-            ", attempt {} of {}, which counts",
-            attempt.attempt,
-            probe.attempts.len()
-        )
-    } else {
-        String::new()
+    let which = match which(probe).as_str() {
+        "" => String::new(),
+        which => format!(" (attempt {which})"),
     };
     lines.push(format!("verdict  {}{which}", paint.paint(style, word)));
     if attempt.judgement.verdict.is_some() {
@@ -302,6 +309,15 @@ pub(crate) fn explained(probe: &ProbeRecord, paint: Paint) -> Vec<String> {
         lines.push(String::new());
         case_lines(&mut lines, case, paint);
     }
+    if let [earlier @ .., _] = &probe.attempts[..]
+        && !earlier.is_empty()
+    {
+        lines.push(String::new());
+        lines.push("earlier attempts, which stay in the record".to_owned());
+        for attempt in earlier {
+            earlier_lines(&mut lines, attempt, paint);
+        }
+    }
     if let Some(recording) = &attempt.recording {
         lines.push(String::new());
         lines.push(format!(
@@ -311,6 +327,21 @@ pub(crate) fn explained(probe: &ProbeRecord, paint: Paint) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// An attempt that no longer counts: when, what came of it and why, and where its calls are.
+fn earlier_lines(lines: &mut Vec<String>, attempt: &AttemptRecord, paint: Paint) {
+    let (word, style) = word(attempt);
+    lines.push(format!(
+        "attempt {}, {}  {}",
+        attempt.attempt,
+        shown_within(&attempt.started, 40),
+        paint.paint(style, word)
+    ));
+    lines.extend(why(attempt).into_iter().map(|line| format!("  {line}")));
+    if let Some(recording) = &attempt.recording {
+        lines.push(format!("  calls in {}", shown(recording)));
+    }
 }
 
 fn case_lines(lines: &mut Vec<String>, case: &CaseResult, paint: Paint) {

@@ -4,11 +4,12 @@
 //! Every access is asked one by one with a SelfSubjectAccessReview, because a rules review may be incomplete where another
 //! authoriser than RBAC is at work. The answer is the server's word and no promise: policies speak later ([`super::trial`]).
 
-use super::{RUN_PLACEHOLDER, accesses, group_resource, rbac};
+use super::{RUN_PLACEHOLDER, accesses, group_resource, rbac, writes};
 use crate::cluster::{ApiError, Cluster};
 use crate::manifest::Manifest;
 use crate::model::ClusterRecord;
 use crate::recording::format::{Access, ResourceAccess};
+use crate::run_lease::{self, Holder};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -37,6 +38,14 @@ const ENGINE_NEEDS: &[(&str, &str, &[&str], bool)] = &[
     ("", "persistentvolumeclaims", &["list"], true),
 ];
 
+/// What the engine does with the Lease of runs: verbs, and whether the name is known then.
+const LEASE_NEEDS: &[(&str, bool)] = &[
+    ("create", false),
+    ("get", true),
+    ("patch", true),
+    ("delete", true),
+];
+
 /// What a cluster said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Preflight {
@@ -52,6 +61,8 @@ pub struct Preflight {
     pub missing: Vec<Missing>,
     /// The same as YAML that grants them; none when nothing is missing.
     pub rbac: Option<String>,
+    /// The run that holds the cluster's Lease now, which a run that writes would have to wait for.
+    pub held_by: Option<Holder>,
 }
 
 /// An access that the account does not have.
@@ -98,6 +109,12 @@ pub async fn preflight(cluster: &Cluster, manifests: &[&Manifest]) -> Result<Pre
         username,
         asked,
         missing,
+        // Who may not look learns that from what is missing.
+        held_by: run_lease::seen(cluster)
+            .await
+            .ok()
+            .flatten()
+            .map(|seen| seen.holder),
     })
 }
 
@@ -123,10 +140,23 @@ fn needs(manifests: &[&Manifest]) -> BTreeMap<Access, Vec<String>> {
             }
         }
     }
-    if manifests
-        .iter()
-        .any(|manifest| !manifest.namespaces.is_empty())
-    {
+    if manifests.iter().any(|manifest| writes(manifest)) {
+        let lease = run_lease::lease_ref();
+        for (verb, named) in LEASE_NEEDS {
+            let access = ResourceAccess {
+                verb: (*verb).to_owned(),
+                group: lease.group.clone(),
+                resource: lease.resource.clone(),
+                namespace: lease.namespace.clone(),
+                name: if *named {
+                    lease.name.clone()
+                } else {
+                    String::new()
+                },
+                ..ResourceAccess::default()
+            };
+            add(Access::Resource(access), "karat");
+        }
         for (group, resource, verbs, in_sandbox) in ENGINE_NEEDS {
             for verb in *verbs {
                 let access = ResourceAccess {
@@ -269,6 +299,9 @@ mod tests {
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let (code, answer) = match path.as_str() {
                     "/version" => (200, json!({"gitVersion": "v1.37.0"})),
+                    "/apis/coordination.k8s.io/v1/namespaces/default/leases/karat-run" => {
+                        (200, json!({"spec": {"holderIdentity": "k7f2mq3a"}}))
+                    }
                     "/apis/authentication.k8s.io/v1/selfsubjectreviews" => {
                         (201, json!({"status": {"userInfo": {"username": "jane"}}}))
                     }
@@ -302,6 +335,7 @@ mod tests {
         assert_eq!(found.missing, []);
         assert_eq!(found.rbac, None);
         assert_eq!(found.username, "jane");
+        assert_eq!(found.held_by.unwrap().run, "k7f2mq3a");
         assert_eq!(found.cluster.server_version, "v1.37.0");
         assert_eq!(found.cluster.uid, "", "forbidden is no error here");
     }
@@ -343,6 +377,7 @@ mod tests {
     #[tokio::test]
     async fn probes_without_namespaces_need_nothing_for_the_engine() {
         let mut reader = manifest("a", Reach::Read, 1);
+        assert!(writes(&reader));
         reader.namespaces.clear();
         reader.permissions.remove(0);
         let found = preflight(&scripted(|_| false), &[&reader]).await.unwrap();
