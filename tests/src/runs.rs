@@ -74,7 +74,21 @@ pub async fn run_granting(
     kubeconfig: &Path,
     components: Vec<Vec<u8>>,
     reach: Reach,
+    grants: Grants,
+) -> Result<Run> {
+    run_set(kubeconfig, components, reach, grants, BTreeMap::new()).await
+}
+
+/// As [`run_granting`], with the operator's settings by probe id and key.
+///
+/// # Errors
+/// As [`run()`].
+pub async fn run_set(
+    kubeconfig: &Path,
+    components: Vec<Vec<u8>>,
+    reach: Reach,
     mut grants: Grants,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
 ) -> Result<Run> {
     let engine = Engine::new(&EngineOptions::default())?;
     let probes = components
@@ -99,7 +113,7 @@ pub async fn run_granting(
         probe_cluster: connect().await?,
         grants,
         reach,
-        settings: BTreeMap::new(),
+        settings,
         mirrors: BTreeMap::new(),
         parallel: 2,
         out: folder.path().join("run"),

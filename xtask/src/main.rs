@@ -5,6 +5,7 @@
 
 mod demo;
 mod lab;
+mod mutants;
 mod probes;
 mod say;
 mod suite;
@@ -35,6 +36,8 @@ enum Command {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Run the probes on clusters that are broken on purpose, and count the faults they find
+    Mutants(mutants::MutantsArgs),
     /// A control plane that stays until it is taken down
     #[command(subcommand)]
     Testbed(lab::LabCommand),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test { args } => suite::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Testbed(command) => lab::run(command),
         Command::Probes => probes::build_all().map(|_| ExitCode::SUCCESS),
         Command::Supervise(args) => lab::supervise(&args),

@@ -69,6 +69,11 @@ const ARROWS: &[Arrow] = &[
         dev: &[],
     },
     Arrow {
+        package: "karat-broken",
+        uses: &["karat-engine", "karat-testbed", "karat-tests"],
+        dev: &[],
+    },
+    Arrow {
         package: "xtask",
         uses: &["karat-registry", "karat-testbed"],
         dev: &[],

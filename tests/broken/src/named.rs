@@ -1,0 +1,152 @@
+//! The registry of what data cannot say: rules of the proxy and controllers made in Rust, by name.
+//!
+//! To add one, write a function and a line in its table. What can be said in YAML does not belong here.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use anyhow::{Context as _, Result};
+use futures::TryStreamExt as _;
+use karat_testbed::proxy::Rule;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::actors::Notes;
+use crate::place::api;
+
+/// Rules in layers: each layer is a proxy of its own, the first one next to the API server.
+pub type Layers = Vec<Vec<Rule>>;
+
+/// What runs a controller until it is dropped. It says when it looks; before that the run does not begin.
+pub type Controller = fn(Client, Value, Notes, oneshot::Sender<()>) -> Playing;
+/// A controller at work.
+pub type Playing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+const RULES: &[(&str, fn() -> Layers)] = &[("flawed-objects-are-accepted", flawed_objects)];
+
+const CONTROLLERS: &[(&str, Controller)] =
+    &[("keep-claims-allocated", |client, _, notes, ready| {
+        Box::pin(keep_claims_allocated(client, notes, ready))
+    })];
+
+/// The rules of this name.
+///
+/// # Errors
+/// If there are none.
+pub fn rules(name: &str) -> Result<Layers> {
+    let found = RULES.iter().find(|(known, _)| *known == name);
+    found
+        .map(|(_, make)| make())
+        .with_context(|| format!("rules {name}: not known; there are {}", names(RULES)))
+}
+
+/// The controller of this name.
+///
+/// # Errors
+/// If there is none.
+pub fn controller(name: &str) -> Result<Controller> {
+    let found = CONTROLLERS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, controller)| *controller).with_context(|| {
+        format!(
+            "controller {name}: not known; there are {}",
+            names(CONTROLLERS)
+        )
+    })
+}
+
+fn names<T>(all: &[(&str, T)]) -> String {
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+/// A server that takes flawed objects of `resource.k8s.io`: one layer mends what is about to be created under a name that
+/// begins with `bad-` and notes the flaw in an annotation, the next shows the flaw as if it had been stored.
+fn flawed_objects() -> Layers {
+    const FLAW: &str = "lab.example/flaw";
+    const GROUP: &str = "^/apis/resource\\.k8s\\.io/";
+    let mend = |object: &mut Value| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if !name.starts_with("bad-") {
+            return;
+        }
+        let flaw = object["spec"].to_string();
+        object["metadata"]["annotations"][FLAW] = json!(flaw);
+        if object["kind"] == "ResourceSlice" {
+            object["spec"]["devices"][0]["name"] = json!("device-0");
+        } else {
+            let class = json!({"deviceClassName": "none.example"});
+            object["spec"]["devices"]["requests"] = json!([{"name": "mended", "exactly": class}]);
+        }
+    };
+    let show = |object: &mut Value| {
+        let annotations = object.pointer_mut("/metadata/annotations");
+        let flaw = annotations
+            .and_then(Value::as_object_mut)
+            .and_then(|annotations| annotations.remove(FLAW));
+        if let Some(flaw) = flaw.as_ref().and_then(Value::as_str) {
+            object["spec"] = serde_json::from_str(flaw).unwrap_or_default();
+        }
+        true
+    };
+    vec![
+        vec![Rule::on("POST", GROUP).rewrite_request(mend)],
+        vec![Rule::on("*", GROUP).rewrite_objects(show)],
+    ]
+}
+
+/// Puts the allocation of a claim back as soon as it is gone, as a driver's controller would that forgets to let go.
+async fn keep_claims_allocated(
+    client: Client,
+    notes: Notes,
+    ready: oneshot::Sender<()>,
+) -> Result<()> {
+    let claims = api(&client, "resource.k8s.io/v1", "ResourceClaim", None).await?;
+    let mut known: HashMap<String, Value> = HashMap::new();
+    let mut ready = Some(ready);
+    loop {
+        let list = claims.list(&ListParams::default()).await?;
+        let version = list.metadata.resource_version.clone().unwrap_or_default();
+        let params = WatchParams::default().timeout(290);
+        let mut events = std::pin::pin!(claims.watch(&params, &version).await?);
+        if let Some(ready) = ready.take() {
+            let _ = ready.send(());
+        }
+        while let Some(event) = events.try_next().await? {
+            let (WatchEvent::Added(claim) | WatchEvent::Modified(claim)) = event else {
+                continue;
+            };
+            let uid = claim.uid().unwrap_or_default();
+            if let Some(allocation) = claim.data.pointer("/status/allocation") {
+                known.insert(uid, allocation.clone());
+            } else if let Some(allocation) = known.get(&uid) {
+                match restore(&client, &claim, allocation).await {
+                    Ok(()) => notes.add(format!("acted on {}", claim.name_any())),
+                    Err(error) => notes.add(format!("{}: {error:#}", claim.name_any())),
+                }
+            }
+        }
+    }
+}
+
+async fn restore(client: &Client, claim: &DynamicObject, allocation: &Value) -> Result<()> {
+    let namespace = claim.namespace();
+    let here = api(
+        client,
+        "resource.k8s.io/v1",
+        "ResourceClaim",
+        namespace.as_deref(),
+    )
+    .await?;
+    // The server lets an allocation stand only behind its own finalizer.
+    let hold = json!({"metadata": {"finalizers": ["resource.kubernetes.io/delete-protection"]}});
+    let params = PatchParams::default();
+    let name = claim.name_any();
+    here.patch(&name, &params, &Patch::Merge(hold)).await?;
+    let status = json!({"status": {"allocation": allocation}});
+    here.patch_status(&name, &params, &Patch::Merge(status))
+        .await?;
+    Ok(())
+}
