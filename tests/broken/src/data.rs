@@ -150,6 +150,9 @@ pub struct EntryData {
     /// Why this fault is not found yet.
     #[serde(default)]
     pub known_miss: Option<String>,
+    /// Why such a cluster does not let go of what a run made.
+    #[serde(default)]
+    pub leaves: Option<String>,
 }
 
 /// A conforming cluster that every probe meets.
@@ -162,6 +165,9 @@ pub struct Variant {
     pub conforming: String,
     /// How it is made.
     pub make: Make,
+    /// Why such a cluster does not let go of what a run made.
+    #[serde(default)]
+    pub leaves: Option<String>,
 }
 
 /// What a cluster is made of, beside its control plane. Everything is taken away again after the run.

@@ -308,12 +308,12 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_place() {
         for (yaml, part) in [
-            ("set:\n  no-slash: 1\n", "begin with `/`"),
-            ("where:\n  /a: {matches: '('}\n", "expression"),
-            ("where:\n  /a: {absent: false}\n", "expected `true`"),
-            ("hode: true\n", "unknown field `hode`"),
+            ("- set:\n    no-slash: 1\n", "begin with `/`"),
+            ("- where:\n    /a: {matches: '('}\n", "expression"),
+            ("- where:\n    /a: {absent: false}\n", "expected `true`"),
+            ("- hode: true\n", "unknown field `hode`"),
         ] {
-            let error = serde_yaml_ng::from_str::<Edit>(yaml)
+            let error = serde_yaml_ng::from_str::<Vec<Edit>>(yaml)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(part) && error.contains("line"), "{error}");

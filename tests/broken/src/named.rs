@@ -20,12 +20,14 @@ use crate::place::api;
 /// Rules in layers: each layer is a proxy of its own, the first one next to the API server.
 pub type Layers = Vec<Vec<Rule>>;
 
+type MakeLayers = fn() -> Layers;
+
 /// What runs a controller until it is dropped. It says when it looks; before that the run does not begin.
 pub type Controller = fn(Client, Value, Notes, oneshot::Sender<()>) -> Playing;
 /// A controller at work.
 pub type Playing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-const RULES: &[(&str, fn() -> Layers)] = &[("flawed-objects-are-accepted", flawed_objects)];
+const RULES: &[(&str, MakeLayers)] = &[("flawed-objects-are-accepted", flawed_objects)];
 
 const CONTROLLERS: &[(&str, Controller)] =
     &[("keep-claims-allocated", |client, _, notes, ready| {

@@ -195,6 +195,7 @@ mod tests {
             settings: BTreeMap::new(),
             record_as: None,
             known_miss: None,
+            leaves: None,
         }
     }
 

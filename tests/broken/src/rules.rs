@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn rule(yaml: &str) -> Result<Rule> {
-        Ok(serde_yaml_ng::from_str::<RuleData>(yaml)?.rule()?)
+        serde_yaml_ng::from_str::<RuleData>(yaml)?.rule()
     }
 
     #[test]

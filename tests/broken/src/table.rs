@@ -41,6 +41,8 @@ pub struct Entry {
     pub record_as: Option<String>,
     /// Why the fault is not found yet.
     pub known_miss: Option<String>,
+    /// Why the cluster does not let go of what a run made.
+    pub leaves: Option<String>,
 }
 
 impl Entry {
@@ -119,6 +121,7 @@ fn entries(file: &ProbeFile, everywhere: &EverywhereFile) -> Result<Vec<Entry>> 
         settings: file.settings.clone(),
         record_as: healthy.record_as.clone(),
         known_miss: None,
+        leaves: None,
     };
     check(&base).context("healthy")?;
     for (name, why) in &healthy.except {
@@ -135,6 +138,7 @@ fn entries(file: &ProbeFile, everywhere: &EverywhereFile) -> Result<Vec<Entry>> 
             what: variant.conforming.clone(),
             make: base.make.and(&variant.make),
             record_as: None,
+            leaves: variant.leaves.clone(),
             ..base.clone()
         });
     let mut all: Vec<Entry> = std::iter::once(base.clone()).chain(variants).collect();
@@ -181,6 +185,7 @@ fn one(data: &EntryData, base: &Entry, lab: impl Fn(&str) -> Result<LabData>) ->
         settings,
         record_as: data.record_as.clone(),
         known_miss: data.known_miss.clone(),
+        leaves: data.leaves.clone(),
     })
 }
 
