@@ -589,6 +589,19 @@ impl Attempt {
                 "the name `{name}` does not end in the run id; take it from run.name"
             )));
         }
+        // The only subresource that can be created: the pod goes, as if it had been deleted.
+        if target.resource == "pods/eviction" {
+            return self.write("create", target, &name, manifest, |cluster, key| {
+                let pod = Key {
+                    resource: "pods".to_owned(),
+                    ..key
+                };
+                if !target.dry_run {
+                    cluster.delete(&pod)?;
+                }
+                Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            });
+        }
         self.complete(&mut object);
         self.write("create", target, &name, manifest, |cluster, key| {
             cluster.insert(key, object, target.dry_run)
@@ -694,7 +707,8 @@ impl Attempt {
             body: body.to_owned(),
         };
         self.call(&request, |attempt, group| {
-            if attempt.cluster.is_namespaced(group, &target.resource) == namespace.is_empty() {
+            let plural = target.resource.split('/').next().unwrap_or_default();
+            if attempt.cluster.is_namespaced(group, plural) == namespace.is_empty() {
                 return Err(Error::Malformed(format!(
                     "{} and a namespace do not go together as asked",
                     target.resource

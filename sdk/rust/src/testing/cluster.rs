@@ -142,7 +142,12 @@ impl FakeCluster {
             ("configmaps", "ConfigMap", true),
             ("events", "Event", true),
         ] {
-            cluster.serve("", &["v1"], plural, kind, namespaced, &["status"]);
+            let subresources: &[&str] = if plural == "pods" {
+                &["eviction", "status"]
+            } else {
+                &["status"]
+            };
+            cluster.serve("", &["v1"], plural, kind, namespaced, subresources);
         }
         for name in ["default", "kube-system", "kube-public"] {
             cluster.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": "Active"}}));
@@ -431,11 +436,14 @@ impl FakeCluster {
     /// Group and plural, if this API version and resource are served; 404 otherwise.
     pub(super) fn resolve(&self, api_version: &str, resource: &str) -> Result<String, Error> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         self.served
             .iter()
             .find(|served| {
                 served.group == group
                     && served.plural == resource
+                    && (subresource.is_empty()
+                        || served.subresources.iter().any(|have| have == subresource))
                     && served.versions.iter().any(|have| have == version)
             })
             .map(|served| served.group.clone())

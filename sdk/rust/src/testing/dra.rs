@@ -369,11 +369,12 @@ fn attribute(path: &str, device: &Device) -> Option<String> {
     })
 }
 
-/// Claims of pods that are gone lose their allocation and go as well.
+/// Claims of pods that have ended or are gone lose their allocation; those of pods that are gone go as well.
 fn release(cluster: &mut FakeCluster) {
     let pods: Vec<Value> = cluster
         .objects("pods")
         .iter()
+        .filter(|pod| pod["status"]["phase"] != "Succeeded" && pod["status"]["phase"] != "Failed")
         .map(|pod| pod["metadata"]["uid"].clone())
         .collect();
     for claim in cluster.objects("resourceclaims") {
