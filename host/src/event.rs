@@ -99,6 +99,31 @@ pub enum RunEventKind {
         /// Text of the guest.
         text: String,
     },
+    /// The probe waits for a lease; sent again when the reason changes.
+    LeaseAwaited {
+        /// Probe id.
+        probe: String,
+        /// `waits for 3 nodes held by priority-preemption`.
+        why: String,
+    },
+    /// The probe got a lease.
+    LeaseGranted {
+        /// Probe id.
+        probe: String,
+        /// How many nodes.
+        nodes: usize,
+        /// Which locks.
+        locks: Vec<String>,
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The probe gave a lease back, or its attempt ended.
+    LeaseReleased {
+        /// Probe id.
+        probe: String,
+        /// How long it was held, in milliseconds.
+        held_ms: u64,
+    },
     /// An attempt ended and was judged.
     ProbeFinished {
         /// Probe id.

@@ -38,6 +38,8 @@ use tokio::time::Instant;
 
 /// Largest arguments of one call in bytes of JSON. An object in etcd has at most 1.5 MiB, a request of ours far less.
 pub const ARGUMENTS_MAX: usize = 1 << 20;
+/// Longest time of an attempt that is spent waiting for leases without counting against the wall budget.
+pub const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// How often a probe may go on calling after a budget is used up, before it is ended.
 const DEAF_MAX: u64 = 64;
 
@@ -242,6 +244,24 @@ pub(crate) struct State {
     pub(crate) log_full: bool,
     cursors: u32,
     watches: u32,
+    /// Time that does not count against the wall budget, since the attempt waited for others of the run.
+    paused: Duration,
+}
+
+/// Keeps the wall budget from running out while the attempt waits for others of the run.
+pub(crate) struct Pause<'a> {
+    door: &'a Door,
+    began: Instant,
+    lent: Duration,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        // What was lent and not needed goes back.
+        let unused = self.lent.saturating_sub(self.began.elapsed());
+        let mut state = self.door.state();
+        state.paused = state.paused.saturating_sub(unused);
+    }
 }
 
 impl Door {
@@ -286,9 +306,34 @@ impl Door {
         self.state().budget.clone()
     }
 
-    /// When the wall budget ends.
+    /// When the wall budget ends. Later, the longer the attempt waited for leases.
     pub fn deadline(&self) -> Instant {
-        self.core.started + Duration::from_millis(self.core.limits.wall_ms)
+        self.core.started + Duration::from_millis(self.core.limits.wall_ms) + self.paused()
+    }
+
+    /// Time that does not count against the wall budget.
+    pub(crate) fn paused(&self) -> Duration {
+        self.state().paused
+    }
+
+    /// Stops the clock of the wall budget for at most so long, and in all for [`PAUSE_MAX`].
+    pub(crate) fn pause(&self, most: Duration) -> Pause<'_> {
+        let mut state = self.state();
+        let lent = most.min(PAUSE_MAX.saturating_sub(state.paused));
+        state.paused += lent;
+        drop(state);
+        Pause {
+            door: self,
+            began: Instant::now(),
+            lent,
+        }
+    }
+
+    /// Gives back the leases that the attempt still holds. For its end, after its objects are gone.
+    pub fn release_leases(&self) {
+        if let Mode::Live(live) = &self.core.mode {
+            live.leases.release_all();
+        }
     }
 
     /// What the attempt used so far. The engine knows the memory.
@@ -620,6 +665,7 @@ impl Door {
                 Failure::Refused(text) => Failure::Refused(redacted(&text)),
                 Failure::NoAnswer(text) => Failure::NoAnswer(redacted(&text)),
                 Failure::Malformed(text) => Failure::Malformed(redacted(&text)),
+                Failure::Other(text) => Failure::Other(redacted(&text)),
                 Failure::Budget(text) => Failure::Budget(redacted(&text)),
                 Failure::Answered { .. } | Failure::Expired | Failure::Stopping => failure,
             },
@@ -859,6 +905,7 @@ fn outcome_words(reply: &Reply) -> String {
         Err(Failure::Budget(_)) => "over budget".to_owned(),
         Err(Failure::Stopping) => "stopping".to_owned(),
         Err(Failure::Malformed(_)) => "malformed".to_owned(),
+        Err(Failure::Other(text)) => text.split(':').next().unwrap_or_default().to_owned(),
     }
 }
 

@@ -42,6 +42,7 @@ pub mod grant;
 pub mod guard;
 pub mod journal;
 pub mod judge;
+pub mod lease;
 pub mod manifest;
 pub mod model;
 pub mod names;

@@ -286,7 +286,10 @@ impl Telemetry {
                 self.run(at)
                     .add_event_with_timestamp("stopping", at, attributes);
             }
-            RunEventKind::CleaningUp { .. } => {}
+            RunEventKind::LeaseAwaited { .. }
+            | RunEventKind::LeaseGranted { .. }
+            | RunEventKind::LeaseReleased { .. }
+            | RunEventKind::CleaningUp { .. } => {}
             RunEventKind::RunFinished { left_behind } => {
                 let count = i64::try_from(left_behind.len()).unwrap_or(i64::MAX);
                 let run = self.run(at);

@@ -2,7 +2,7 @@
 
 use super::{address::malformed, nothing};
 use crate::event::RunEventKind;
-use crate::gate::{Answer, Call, Content, Door, reduce::clip};
+use crate::gate::{Answer, Call, Content, Door, Wire, reduce::clip};
 use crate::model::{CaseKey, Conclusion};
 use crate::recording::format::{Failure, function};
 use serde_json::json;
@@ -80,11 +80,12 @@ pub fn observe(door: &Door, _case: &CaseKey, name: &str, value: &str) -> Result<
     nothing(function::CASES_OBSERVE, reply)
 }
 
-/// Ends the case. Explanations are cut at 4 KiB.
+/// Ends the case. Explanations are cut at 4 KiB. A `fail` while nodes are leased looks at them again first: what others changed
+/// there stands in the facts, and no guest sees it.
 ///
 /// # Errors
 /// Refused: the case is not the open one.
-pub fn conclude(door: &Door, case: &CaseKey, conclusion: Conclusion) -> Result<(), Failure> {
+pub async fn conclude(door: &Door, case: &CaseKey, conclusion: Conclusion) -> Result<(), Failure> {
     let cut = |text: String| clip(&text, EXPLANATION_MAX).to_owned();
     let (word, conclusion) = match conclusion {
         Conclusion::Pass => ("pass", Conclusion::Pass),
@@ -94,7 +95,14 @@ pub fn conclude(door: &Door, case: &CaseKey, conclusion: Conclusion) -> Result<(
         Conclusion::Other(text) => ("other", Conclusion::Other(cut(text))),
     };
     let call = Call::new(function::CASES_CONCLUDE, json!({"outcome": conclusion}));
-    let reply = door.local(call, |_| {
+    let fails = conclusion == Conclusion::Fail;
+    let live = |wire: Wire| async move {
+        let mut answer = Answer::own(Content::Nothing);
+        let leases = &wire.live.leases;
+        let is_open = door.state().case.as_ref() == Some(case);
+        if fails && is_open && leases.holds_nodes() {
+            answer.facts.changed = leases.changed().await;
+        }
         let mut state = door.state();
         if state.case.as_ref() != Some(case) {
             return Err(Failure::Refused(format!("case {case} is not open")).into());
@@ -106,8 +114,9 @@ pub fn conclude(door: &Door, case: &CaseKey, conclusion: Conclusion) -> Result<(
             case: case.clone(),
             word: word.to_owned(),
         });
-        Ok(Answer::own(Content::Nothing))
-    });
+        Ok(answer)
+    };
+    let reply = door.call(call, live).await.0;
     nothing(function::CASES_CONCLUDE, reply)
 }
 
@@ -132,8 +141,8 @@ mod tests {
         assert!(refusal(open(&door, "second", "")).contains("first[node-1] is still open"));
         clock::now(&door).unwrap();
         observe(&door, &first, &"n".repeat(100), &"v".repeat(10_000)).unwrap();
-        conclude(&door, &first, Conclusion::Pass).unwrap();
-        assert!(refusal(conclude(&door, &first, Conclusion::Pass)).contains("not open"));
+        conclude(&door, &first, Conclusion::Pass).await.unwrap();
+        assert!(refusal(conclude(&door, &first, Conclusion::Pass).await).contains("not open"));
         assert!(refusal(open(&door, "first", "node-1")).contains("opened before"));
         open(&door, "first", "node-2").unwrap();
         assert!(matches!(

@@ -11,6 +11,7 @@ pub mod clock;
 mod discovery;
 pub mod kube_read;
 pub mod kube_write;
+pub mod leases;
 pub mod log;
 pub mod not_live;
 pub mod run;

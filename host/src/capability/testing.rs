@@ -3,9 +3,10 @@
 use crate::cluster::Cluster;
 use crate::gate::{Door, StopHandle, StopSignal};
 use crate::journal::Journal;
+use crate::lease::Leases;
 use crate::manifest::{
-    Budget, Case, CaseKind, Manifest, NamespaceLine, PermissionLine, PodSecurity, Required, Scope,
-    SnapshotLine,
+    Budget, Case, CaseKind, LeaseLine, Manifest, NamespaceLine, PermissionLine, PodSecurity,
+    Required, Scope, SnapshotLine,
 };
 use crate::model::{Outcome, Reach};
 use crate::recording::format::{Entry, Limits};
@@ -48,6 +49,7 @@ pub(crate) struct Rig {
     pub(crate) stop: StopHandle,
     pub(crate) journal: Journal,
     pub(crate) redactor: Arc<Redactor>,
+    pub(crate) leases: Leases,
     folder: tempfile::TempDir,
     manifest: Arc<Manifest>,
     held: Vec<mpsc::UnboundedSender<Bytes>>,
@@ -79,13 +81,24 @@ impl Rig {
         Rig::build(permissions, snapshots, |_| {})
     }
 
+    /// A rig whose manifest declares leases.
+    pub(crate) fn with_leases(leases: Vec<LeaseLine>) -> Rig {
+        let mut manifest = manifest("", &[]);
+        manifest.leases = leases;
+        Rig::of(manifest, |_| {})
+    }
+
     fn build(
         permissions: &str,
         snapshots: &[(&str, &[&str])],
         change: impl FnOnce(&mut Limits),
     ) -> Rig {
+        Rig::of(manifest(permissions, snapshots), change)
+    }
+
+    fn of(manifest: Manifest, change: impl FnOnce(&mut Limits)) -> Rig {
         let folder = tempfile::tempdir().unwrap();
-        let manifest = Arc::new(manifest(permissions, snapshots));
+        let manifest = Arc::new(manifest);
         let mut scratch = Scratch::new(RUN, Arc::clone(&manifest));
         change(&mut scratch.limits);
         scratch.namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
@@ -97,6 +110,7 @@ impl Rig {
         parts.stop = signal;
         let journal = parts.journal.clone();
         let redactor = Arc::clone(&parts.redactor);
+        let leases = parts.leases.clone();
         let door = Door::live(parts);
         Rig {
             door,
@@ -104,6 +118,7 @@ impl Rig {
             stop,
             journal,
             redactor,
+            leases,
             folder,
             manifest,
             held: Vec::new(),

@@ -3,7 +3,8 @@
 
 use super::GuestState;
 use crate::capability::{
-    cases, clock, kube_read, kube_write, log, not_live, run, settings, snapshot, wait, watch,
+    cases, clock, kube_read, kube_write, leases, log, not_live, run, settings, snapshot, wait,
+    watch,
 };
 use crate::model::{CaseKey, Conclusion};
 use crate::recording::format::Failure;
@@ -28,7 +29,7 @@ mod generated {
         with: {
             "karat:probe/wait.source": crate::capability::wait::Source,
             "karat:probe/cases.case": super::OpenCase,
-            "karat:probe/leases.lease": super::Never,
+            "karat:probe/leases.lease": crate::capability::leases::Lease,
             "karat:probe/kube-read.cursor": crate::capability::kube_read::Cursor,
             "karat:probe/kube-read.watch": crate::capability::watch::Watch,
             "karat:probe/kube-read.query": crate::capability::kube_read::Query,
@@ -92,6 +93,7 @@ impl From<Failure> for Error {
             Failure::Budget(text) => Error::Budget(text),
             Failure::Stopping => Error::Stopping,
             Failure::Malformed(text) => Error::Malformed(text),
+            Failure::Other(text) => Error::Other(text),
         }
     }
 }
@@ -211,7 +213,7 @@ impl contract::cases::HostCase for GuestState {
             Outcome::Other(text) => Conclusion::Other(text),
         };
         self.cpu.pause();
-        let concluded = cases::conclude(&self.door, &case, conclusion);
+        let concluded = cases::conclude(&self.door, &case, conclusion).await;
         self.back(concluded)
     }
 
@@ -227,6 +229,37 @@ impl contract::cases::Host for GuestState {
         self.cpu.pause();
         let opened = cases::open(&self.door, &id, &subject).map(OpenCase);
         self.opened(opened)
+    }
+}
+
+impl contract::leases::HostLease for GuestState {
+    async fn granted(&mut self, this: Resource<leases::Lease>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&this)?.granted().to_owned())
+    }
+
+    async fn release(&mut self, this: Resource<leases::Lease>) -> wasmtime::Result<()> {
+        let lease = self.table.get(&this)?;
+        self.cpu.pause();
+        let released = leases::release(&self.door, lease);
+        self.plain(released)
+    }
+
+    async fn drop(&mut self, lease: Resource<leases::Lease>) -> wasmtime::Result<()> {
+        // Dropping gives nothing back: some languages drop late or never.
+        self.table.delete(lease)?;
+        Ok(())
+    }
+}
+
+impl contract::leases::Host for GuestState {
+    async fn acquire(
+        &mut self,
+        names: Vec<String>,
+        timeout: u32,
+    ) -> Answered<Resource<leases::Lease>> {
+        self.cpu.pause();
+        let granted = leases::acquire(&self.door, &names, timeout).await;
+        self.opened(granted)
     }
 }
 

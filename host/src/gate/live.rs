@@ -10,6 +10,7 @@ use crate::gate::stop::StopSignal;
 use crate::grant::Effective;
 use crate::guard::{self, GuardContext};
 use crate::journal::{Journal, Ledger};
+use crate::lease::{Holder, Leases};
 use crate::manifest::Manifest;
 use crate::model::{CaseKey, Reach};
 use crate::recording::Recorder;
@@ -52,6 +53,8 @@ pub struct LiveDoor {
     pub journal: Journal,
     /// The run's shared snapshots.
     pub snapshots: Snapshots,
+    /// The run's leases.
+    pub leases: Leases,
     /// Settings as the guest sees them: operator's values, else defaults; secrets as references.
     pub settings: BTreeMap<String, String>,
     /// Sandbox namespaces by alias.
@@ -91,6 +94,7 @@ pub(crate) struct Live {
     pub(crate) journal: Journal,
     pub(crate) ledger: Ledger,
     pub(crate) snapshots: Snapshots,
+    pub(crate) leases: Holder,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) namespaces: BTreeMap<String, String>,
     pub(crate) images: BTreeMap<String, String>,
@@ -120,6 +124,7 @@ impl Live {
             },
             wall_ms: door.limits.wall_ms,
             sandboxes,
+            leases: door.leases.holder(&door.manifest.id),
             ledger: door.journal.ledger(),
             recorder: Mutex::new(Some(door.recorder)),
             cluster: door.cluster.with_own_counter(),

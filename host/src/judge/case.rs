@@ -79,7 +79,12 @@ pub(super) fn rule_all(
         .iter()
         .enumerate()
         .filter(|(index, _)| rulings[*index].verdict == Verdict::Fail)
-        .filter_map(|(index, opened)| Some((index, judge.needs(opened, &rulings)?)))
+        .filter_map(|(index, opened)| {
+            let refuted = judge
+                .needs(opened, &rulings)
+                .or_else(|| judge.undisturbed(opened))?;
+            Some((index, refuted))
+        })
         .collect();
     for (index, refuted) in fails {
         rulings[index].refute(refuted);
@@ -438,8 +443,19 @@ impl Judge<'_> {
         None
     }
 
-    /// Rule 5. Capacity that others changed during a lease will be asked here as well, once leases record what was free at
-    /// both ends.
+    /// Rule 5: who fails on leased nodes must have had them undisturbed.
+    fn undisturbed(&self, opened: &Opened<'_>) -> Option<Refuted> {
+        let changed = self.timeline.changed(opened);
+        (!changed.is_empty()).then(|| {
+            let text = format!(
+                "others changed the leased nodes before the case ended: {}",
+                quote(&changed.join(", "))
+            );
+            (Reason::CompetingWorkload, text)
+        })
+    }
+
+    /// Rule 5.
     fn needs(&self, opened: &Opened<'_>, rulings: &[Ruling]) -> Option<Refuted> {
         for need in &opened.case.needs {
             let of_need = || {

@@ -173,6 +173,17 @@ fn unrelated(
     control: &Opened<'_>,
     fact: &str,
 ) -> Option<String> {
+    if fact == "lease" {
+        let (there, here) = (timeline.leases(control), timeline.leases(negative));
+        return if there.is_empty() || here.is_empty() {
+            let which = if there.is_empty() { control } else { negative };
+            Some(format!("no lease was held at the end of {}", which.key))
+        } else {
+            there
+                .is_disjoint(&here)
+                .then(|| "it held another lease".to_owned())
+        };
+    }
     let there = values(timeline, control, fact);
     let here = values(timeline, negative, fact);
     let (there, here) = match (there, here) {
@@ -192,7 +203,7 @@ fn unrelated(
 }
 
 /// The values of a fact in a case: from objects of this run, and from objects that a call named. A list of everything would
-/// make any two cases alike. None for a fact that cannot be told yet: leases come with a later release.
+/// make any two cases alike. None for a fact that these rules do not know.
 fn values<'a>(
     timeline: &Timeline<'a>,
     opened: &Opened<'_>,

@@ -263,6 +263,27 @@ impl Tape {
         tape
     }
 
+    fn lease(self, number: u32) -> Tape {
+        let mut call = draft(function::LEASES_ACQUIRE, json!({"names": ["a"]}));
+        call.facts.lease = Some(LeaseFact {
+            number,
+            ..LeaseFact::default()
+        });
+        self.push(call, Ok(Seen::Text("{}".to_owned())))
+    }
+
+    fn release(self, number: u32) -> Tape {
+        let call = draft(function::LEASES_RELEASE, json!({"lease": number}));
+        self.push(call, Ok(Seen::Nothing))
+    }
+
+    /// What others changed, found with the last call.
+    fn changed(mut self, words: &[&str]) -> Tape {
+        let (call, _) = self.calls.last_mut().unwrap();
+        call.facts.changed = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     fn setting(self, key: &str, value: Option<&str>) -> Tape {
         let reply = value.map_or(Seen::Nothing, |value| Seen::Text(value.to_owned()));
         self.push(

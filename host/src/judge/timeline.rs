@@ -31,6 +31,8 @@ pub(super) struct Timeline<'a> {
     pub(super) opened: Vec<Opened<'a>>,
     /// The first thing that no recording of ours can hold; it forbids a pass.
     pub(super) breach: Option<String>,
+    /// Leases: number, index of the entry that took it, index of the one that gave it back.
+    leases: Vec<(u32, usize, usize)>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +52,7 @@ impl<'a> Timeline<'a> {
         let mut seen: BTreeSet<CaseKey> = BTreeSet::new();
         let mut open: Option<usize> = None;
         let mut breach: Option<String> = None;
+        let mut leases: Vec<(u32, usize, usize)> = Vec::new();
         let mut broken = |entry: &Entry, what: &str| {
             breach.get_or_insert_with(|| format!("call {} {what}", entry.sequence));
         };
@@ -103,6 +106,23 @@ impl<'a> Timeline<'a> {
                     });
                     open = None;
                 }
+                (function::LEASES_ACQUIRE, _) => {
+                    if let Some(lease) = &entry.facts.lease {
+                        leases.push((lease.number, index, entries.len()));
+                    }
+                }
+                (function::LEASES_RELEASE, _) => {
+                    let number = entry
+                        .arguments
+                        .get("lease")
+                        .and_then(serde_json::Value::as_u64);
+                    let held = leases.iter_mut().find(|(held, _, until)| {
+                        Some(u64::from(*held)) == number && *until == entries.len()
+                    });
+                    if let Some((_, _, until)) = held {
+                        *until = index;
+                    }
+                }
                 (function::CASES_OBSERVE | function::CASES_CONCLUDE, None) => {
                     broken(entry, "speaks of a case while none is open");
                 }
@@ -113,7 +133,25 @@ impl<'a> Timeline<'a> {
             entries,
             opened,
             breach,
+            leases,
         }
+    }
+
+    /// Numbers of the leases that were held when the case ended.
+    pub(super) fn leases(&self, opened: &Opened<'_>) -> BTreeSet<u32> {
+        let at = opened.until;
+        let held = self.leases.iter();
+        held.filter(|(_, from, until)| *from < at && at <= *until)
+            .map(|(number, _, _)| *number)
+            .collect()
+    }
+
+    /// What others changed on leased nodes, as it was found when the case was concluded.
+    pub(super) fn changed(&self, opened: &Opened<'_>) -> &'a [String] {
+        let entries: &'a [Entry] = self.entries;
+        entries
+            .get(opened.until)
+            .map_or(&[], |entry| entry.facts.changed.as_slice())
     }
 
     /// The calls made while the case was open.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// `major.minor`. A reader refuses another major version, and a newer minor one: a field that it does not know could
 /// change a verdict.
-pub const FORMAT: &str = "1.0";
+pub const FORMAT: &str = "1.1";
 /// Name of the recording in the folder of an attempt.
 pub const RECORDING_FILE: &str = "recording.jsonl.zst";
 /// Name of the folder beside it that holds the answers.
@@ -44,6 +44,10 @@ pub mod function {
     pub const WATCH_OPEN: &str = "kube-read.query.open-watch";
     /// Takes one event of a watch; `facts.watch` is its number, `facts.event` the kind, empty when there was none.
     pub const WATCH_NEXT: &str = "kube-read.watch.next";
+    /// `{"names": …, "timeout": milliseconds}`; when the result is `ok`, `facts.lease` is what was granted.
+    pub const LEASES_ACQUIRE: &str = "leases.acquire";
+    /// `{"lease": number}`; ends a lease.
+    pub const LEASES_RELEASE: &str = "leases.lease.release";
     /// Ends a watch; `facts.watch` is its number.
     pub const WATCH_CLOSE: &str = "kube-read.watch.close";
     /// `{"sources": [numbers of watches], "timeout": milliseconds}`; the reply holds the positions of those that had news.
@@ -236,6 +240,8 @@ pub enum ReplyKind {
     Stopping,
     /// The request made no sense.
     Malformed,
+    /// Something else, which says nothing about the platform: a lease that was not granted.
+    Other,
 }
 
 /// What the door knows about an answer, after redaction.
@@ -270,6 +276,29 @@ pub struct Facts {
     /// Markers of a simulation that were seen in the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<String>,
+    /// For `leases.acquire`: what was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseFact>,
+    /// For the conclusion `fail` while nodes are leased: what others changed on them since they were granted, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+}
+
+/// A lease that was granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseFact {
+    /// Counts from 1 in the attempt.
+    pub number: u32,
+    /// Its nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Its units on all of them, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub units: BTreeMap<String, u64>,
+    /// Its locks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
 }
 
 /// Identity and place of one object.
@@ -366,6 +395,8 @@ pub enum Failure {
     Stopping,
     /// The request made no sense.
     Malformed(String),
+    /// Something else, which says nothing about the platform: `unavailable: …` and `busy: …` of a lease.
+    Other(String),
 }
 
 impl ReplyKind {
@@ -389,6 +420,7 @@ impl Failure {
             Failure::Budget(_) => ReplyKind::Budget,
             Failure::Stopping => ReplyKind::Stopping,
             Failure::Malformed(_) => ReplyKind::Malformed,
+            Failure::Other(_) => ReplyKind::Other,
         }
     }
 }

@@ -128,6 +128,8 @@ impl Attempt<'_> {
         let usage = door.usage(done.peak_memory_bytes);
         let alive = self.alive(folder, usage.calls).await;
         let left_behind = context.homes.close(&manifest.id).await;
+        // Not before: who gets the nodes next must not find our pods there.
+        door.release_leases();
         let head = door.finish(outcome.clone(), usage, alive, left_behind.clone());
         let (judgement, outcome, head) = match head {
             Ok(head) => self.judged(folder, outcome, head),
@@ -197,6 +199,7 @@ impl Attempt<'_> {
             redactor: Arc::clone(&context.redactor),
             journal: context.journal.clone(),
             snapshots: context.snapshots.clone(),
+            leases: context.leases.clone(),
             settings: header.settings.clone(),
             namespaces: header.namespaces.clone(),
             images: header.images.clone(),

@@ -32,7 +32,7 @@ pub(crate) async fn run(
     deadline: Instant,
     stop: &StopSignal,
 ) -> GuestRun {
-    let mut store = GuestState::store(engine, door, limits);
+    let mut store = GuestState::store(engine, door.clone(), limits);
     let end = {
         let check = pin!(probe.prepared().check(&mut store));
         tokio::select! {
@@ -42,7 +42,7 @@ pub(crate) async fn run(
                 Err(error) => GuestEnd::Trapped(error),
             },
             () = async { stop.stopped().await; sleep(GRACE).await } => GuestEnd::Stopped,
-            () = sleep_until(deadline + GRACE) => GuestEnd::WallOver,
+            () = wall(&door, deadline) => GuestEnd::WallOver,
         }
     };
     let state = store.data();
@@ -50,6 +50,17 @@ pub(crate) async fn run(
         end,
         traces: Traces::of(state),
         peak_memory_bytes: state.limits.memory_peak(),
+    }
+}
+
+/// Returns when the wall budget and the grace are over. Waiting for leases moves the deadline while we wait for it.
+async fn wall(door: &Door, deadline: Instant) {
+    loop {
+        let until = deadline + door.paused() + GRACE;
+        if Instant::now() >= until {
+            return;
+        }
+        sleep_until(until).await;
     }
 }
 

@@ -24,6 +24,7 @@ use crate::event::Events;
 use crate::gate::{Door, Snapshots, StopSignal};
 use crate::grant::Grants;
 use crate::journal::{Journal, JournalError};
+use crate::lease::Leases;
 use crate::manifest::{Manifest, SettingKind};
 use crate::model::{ClusterRecord, Outcome, Reach, RunRecord};
 use crate::recording::format::Limits;
@@ -227,6 +228,7 @@ struct Context {
     redactor: Arc<Redactor>,
     journal: Journal,
     snapshots: Snapshots,
+    leases: Leases,
     homes: Homes,
     folder: RunFolder,
     events: Events,

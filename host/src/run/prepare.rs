@@ -12,6 +12,7 @@ use crate::event::{Events, RunEventKind};
 use crate::gate::{Snapshots, StopSignal};
 use crate::grant::Effective;
 use crate::journal::{Journal, JournalHead};
+use crate::lease::Leases;
 use crate::model::{ClusterRecord, Outcome, ProbeRecord, RunRecord, Verdict};
 use crate::recording::sha256_hex;
 use crate::redact::{Class, Redactor};
@@ -118,7 +119,6 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             salt: record.salt.clone(),
             nonce: record.nonce.clone(),
             identity,
-            engine_cluster: request.engine_cluster,
             probe_cluster: request.probe_cluster,
             grants: request.grants,
             reach: request.reach,
@@ -126,6 +126,12 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             mirrors: request.mirrors,
             redactor,
             journal,
+            leases: Leases::new(
+                request.engine_cluster.clone(),
+                &record.run,
+                request.events.clone(),
+            ),
+            engine_cluster: request.engine_cluster,
             snapshots,
             homes,
             folder,

@@ -66,6 +66,8 @@ pub struct LeasedNode {
     pods: u64,
     #[serde(default)]
     units: BTreeMap<String, u64>,
+    #[serde(default)]
+    taints: Vec<String>,
 }
 
 impl Lease {
@@ -130,6 +132,11 @@ impl LeasedNode {
     /// Units of the lease on this node, by extended resource or driver.
     pub fn units(&self) -> &BTreeMap<String, u64> {
         &self.units
+    }
+
+    /// Keys of the taints that pods must tolerate to run there.
+    pub fn taints(&self) -> &[String] {
+        &self.taints
     }
 }
 

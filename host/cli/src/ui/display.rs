@@ -9,6 +9,9 @@ use karat_engine::event::{RunEvent, RunEventKind};
 use karat_engine::model::{Outcome, Reason, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// From this wait on, who got a lease is shown.
+const WAITED_MS: u64 = 1000;
+
 /// Who wants to read a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -163,6 +166,49 @@ impl Display {
                     format!("{}: case {}: {word}", self.name(probe), shown(&case)),
                 )
             }
+            RunEventKind::LeaseAwaited { probe, why } => one(
+                Level::Step,
+                format!("{}: {}", self.name(probe), shown_within(why, 300)),
+            ),
+            RunEventKind::LeaseGranted {
+                probe,
+                nodes,
+                locks,
+                waited_ms,
+            } => {
+                let mut what = Vec::new();
+                if *nodes > 0 {
+                    what.push(counted(*nodes, "node"));
+                }
+                what.extend(
+                    locks
+                        .iter()
+                        .map(|lock| format!("lock {}", shown_within(lock, 100))),
+                );
+                // Only who waited for it is news.
+                let level = if *waited_ms >= WAITED_MS {
+                    Level::Step
+                } else {
+                    Level::Detail
+                };
+                one(
+                    level,
+                    format!(
+                        "{}: has {} after {}",
+                        self.name(probe),
+                        what.join(", "),
+                        duration_ms(*waited_ms)
+                    ),
+                )
+            }
+            RunEventKind::LeaseReleased { probe, held_ms } => one(
+                Level::Detail,
+                format!(
+                    "{}: gave its lease back after {}",
+                    self.name(probe),
+                    duration_ms(*held_ms)
+                ),
+            ),
             RunEventKind::CaseJudged { probe, result } => {
                 let key = (probe.clone(), result.case.to_string());
                 let (word, style) = verdict_word(result.verdict);
@@ -383,6 +429,20 @@ mod tests {
                 probe: text(),
                 case: case(),
                 word: text(),
+            },
+            RunEventKind::LeaseAwaited {
+                probe: text(),
+                why: text(),
+            },
+            RunEventKind::LeaseGranted {
+                probe: text(),
+                nodes: 2,
+                locks: vec![text()],
+                waited_ms: 5_000,
+            },
+            RunEventKind::LeaseReleased {
+                probe: text(),
+                held_ms: 5_000,
             },
             RunEventKind::CaseJudged {
                 probe: text(),

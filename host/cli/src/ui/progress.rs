@@ -21,6 +21,8 @@ struct Running {
     cases: usize,
     concluded: usize,
     case: String,
+    /// What it waits for, while it waits for a lease.
+    waits: Option<String>,
     since: Timestamp,
     bar: Option<ProgressBar>,
 }
@@ -82,7 +84,9 @@ impl Progress {
         for (probe, running) in &self.running {
             let since =
                 u64::try_from(now.as_millisecond() - running.since.as_millisecond()).unwrap_or(0);
-            let case = if running.case.is_empty() {
+            let case = if let Some(waits) = &running.waits {
+                waits.clone()
+            } else if running.case.is_empty() {
                 "working".to_owned()
             } else {
                 format!("still in case {}", running.case)
@@ -128,6 +132,7 @@ impl Progress {
                     cases: *cases,
                     concluded: 0,
                     case: String::new(),
+                    waits: None,
                     since: event.at,
                     bar,
                 };
@@ -146,6 +151,21 @@ impl Progress {
                     running.case.clear();
                     running.since = event.at;
                     running.show("");
+                }
+            }
+            RunEventKind::LeaseAwaited { probe, why } => {
+                if let Some(running) = self.running.get_mut(probe) {
+                    running.waits = Some(shown_within(why, 200));
+                    running.since = event.at;
+                    running.show(&shown_within(why, 200));
+                }
+            }
+            RunEventKind::LeaseGranted { probe, .. } => {
+                if let Some(running) = self.running.get_mut(probe) {
+                    running.waits = None;
+                    running.since = event.at;
+                    let case = running.case.clone();
+                    running.show(&case);
                 }
             }
             RunEventKind::ProbeFinished { probe, .. } => {
@@ -174,6 +194,7 @@ impl Progress {
             | RunEventKind::Called { .. }
             | RunEventKind::Logged { .. }
             | RunEventKind::CaseJudged { .. }
+            | RunEventKind::LeaseReleased { .. }
             | RunEventKind::Warned { .. } => {}
         }
     }

@@ -33,29 +33,6 @@ impl GuestState {
     }
 }
 
-impl contract::leases::HostLease for GuestState {
-    async fn granted(&mut self, this: Resource<Never>) -> wasmtime::Result<String> {
-        self.never(&this)
-    }
-
-    async fn release(&mut self, this: Resource<Never>) -> wasmtime::Result<()> {
-        self.never(&this)
-    }
-
-    async fn drop(&mut self, this: Resource<Never>) -> wasmtime::Result<()> {
-        self.never(&this)
-    }
-}
-
-impl contract::leases::Host for GuestState {
-    async fn acquire(&mut self, names: Vec<String>, timeout: u32) -> Answered<Resource<Never>> {
-        self.refuse(
-            "leases.acquire",
-            json!({ "names": names, "timeout": timeout }),
-        )
-    }
-}
-
 impl contract::pods::HostByteStream for GuestState {
     async fn ready(
         &mut self,

@@ -103,6 +103,17 @@ fn rule_5_a_fail_is_earned_too() {
                 because(CompetingWorkload),
             ),
             ("a pass does not need it", Tape::new().works(), PASS),
+            (
+                "nobody changed the leased nodes",
+                fail(looked().lease(1).open("works").pod("n", "i")),
+                FAIL,
+            ),
+            (
+                "others changed the leased nodes",
+                fail(looked().lease(1).open("works").pod("n", "i"))
+                    .changed(&["1 pod of others came"]),
+                because(CompetingWorkload),
+            ),
         ],
     );
 }

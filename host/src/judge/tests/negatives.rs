@@ -403,11 +403,41 @@ fn rule_4_controls_passed_on_the_same_things_and_live() {
     );
     table(
         &with(&["lease"], false),
-        vec![(
-            "leases are not recorded yet",
-            try_on(Tape::new().works(), "node-1", "image-1"),
-            because(ControlUnrelated),
-        )],
+        vec![
+            (
+                "no lease at all",
+                try_on(Tape::new().works(), "node-1", "image-1"),
+                because(ControlUnrelated),
+            ),
+            (
+                "one lease over both",
+                try_on(Tape::new().lease(1).works(), "node-1", "image-1"),
+                PASS,
+            ),
+            (
+                "given back between them",
+                try_on(
+                    Tape::new().lease(1).works().release(1).lease(2),
+                    "node-1",
+                    "image-1",
+                ),
+                because(ControlUnrelated),
+            ),
+            (
+                "taken only after the control",
+                try_on(Tape::new().works().lease(1), "node-1", "image-1"),
+                because(ControlUnrelated),
+            ),
+            (
+                "given back before the control ended",
+                try_on(
+                    Tape::new().lease(1).release(1).works().lease(2),
+                    "node-1",
+                    "image-1",
+                ),
+                because(ControlUnrelated),
+            ),
+        ],
     );
     let alive = with(&["node"], true);
     let both = || try_on(Tape::new().works(), "node-1", "image-1");

@@ -46,23 +46,20 @@ fn pick(inventory: &[Node], line: &Lease, range: &str) -> Result<Vec<(String, Va
     let all = line.units.as_ref().and_then(toml::Value::as_str) == Some("all");
     let plain = |node: &Node, units: BTreeMap<String, u64>| {
         let shown = json!({"name": node.name, "cpu": format!("{}m", node.cpu), "memory": node.memory.to_string(),
-            "pods": node.pods, "units": units});
+            "pods": node.pods, "units": units, "taints": node.taints});
         (node.name.clone(), shown)
     };
     let fitting: Vec<(String, Value)> = if all {
         inventory
             .iter()
             .filter(|node| node.units.values().any(|free| *free > 0))
-            .filter(|node| {
-                node.taints
-                    .iter()
-                    .all(|taint| is_vendors(taint, &node.units))
-            })
             .map(|node| plain(node, node.units.clone()))
             .collect()
     } else if wanted == 0 {
-        let untainted = inventory.iter().filter(|node| node.taints.is_empty());
-        untainted.map(|node| plain(node, BTreeMap::new())).collect()
+        inventory
+            .iter()
+            .map(|node| plain(node, BTreeMap::new()))
+            .collect()
     } else {
         let kinds: BTreeSet<&String> = inventory
             .iter()
@@ -72,11 +69,6 @@ fn pick(inventory: &[Node], line: &Lease, range: &str) -> Result<Vec<(String, Va
             inventory
                 .iter()
                 .filter(|node| node.units.get(kind).is_some_and(|free| *free >= wanted))
-                .filter(|node| {
-                    node.taints
-                        .iter()
-                        .all(|taint| is_vendors(taint, &node.units))
-                })
                 .map(|node| plain(node, BTreeMap::from([(kind.clone(), wanted)])))
                 .collect()
         };
@@ -98,15 +90,6 @@ fn pick(inventory: &[Node], line: &Lease, range: &str) -> Result<Vec<(String, Va
         return Err(Denied(text).into());
     }
     Ok(fitting.into_iter().take(most).collect())
-}
-
-/// Whether pods that ask for units of the node are expected to tolerate a taint.
-fn is_vendors(taint: &str, units: &BTreeMap<String, u64>) -> bool {
-    let domain = taint.split('/').next().unwrap_or_default();
-    units.keys().any(|kind| {
-        let of_kind = kind.split('/').next().unwrap_or_default();
-        of_kind == domain || of_kind.ends_with(&format!(".{domain}"))
-    })
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -137,7 +120,10 @@ fn inventory(cluster: &FakeCluster) -> Vec<Node> {
             .filter(|taint| taint["effect"] != "PreferNoSchedule")
             .filter_map(|taint| taint["key"].as_str().map(str::to_owned))
             .collect();
-        if !ready || node["spec"]["unschedulable"] == true {
+        let refused = taints.iter().any(|key| {
+            key.starts_with("node.kubernetes.io/") || key.starts_with("node-role.kubernetes.io/")
+        });
+        if !ready || node["spec"]["unschedulable"] == true || refused {
             continue;
         }
         let here: Vec<&Value> = pods
@@ -299,6 +285,7 @@ for = "9s"
             );
             assert_eq!(node.memory_bytes(), 8 << 30);
             assert_eq!(node.units()["vendor.example/gpu"], 2);
+            assert_eq!(node.taints(), ["vendor.example/gpu"]);
             let second = leases::acquire(&["order"], Duration::ZERO);
             assert!(matches!(second, Err(Error::Refused(_))), "{second:?}");
             lease.release()?;

@@ -1,0 +1,211 @@
+//! How long a run must take because of its leases: reckoned from manifests before it, and from what was held after it.
+//!
+//! Both are lower bounds, the longest of three: one probe from end to end; one lock, held exclusively by one after the other;
+//! and the nodes, which can be held alone by so many at one time as there are. What shares does not add up.
+
+use super::{Held, Wait};
+use crate::manifest::{Manifest, UnitsWish, Wish};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One lease of one probe in a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// What is held: `nodes`, or a lock.
+    pub what: String,
+    /// Who holds it.
+    pub probe: String,
+    /// Name of the lease in its manifest.
+    pub lease: String,
+    /// How: `alone`, `shared`, `exclusive`.
+    pub how: &'static str,
+    /// `2 to 16 nodes, 1 unit on each`; empty for a lock.
+    pub amount: String,
+    /// For how long, usually, in milliseconds.
+    pub for_ms: u64,
+}
+
+/// The leases of a plan and its longest path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Graph {
+    /// Every lease, those of one thing together.
+    pub rows: Vec<Row>,
+    /// The usual time of each probe in milliseconds, where its manifest says it.
+    pub usual_ms: BTreeMap<String, u64>,
+    /// The longest path in milliseconds: no order of the probes is faster.
+    pub longest_ms: u64,
+    /// What makes it: `probe gang-scheduling`, `lock preemption`, `4 nodes`.
+    pub because: String,
+}
+
+/// The longest of several times with a name for each.
+#[derive(Debug, Default)]
+struct Longest {
+    ms: u64,
+    because: String,
+}
+
+impl Longest {
+    fn with(&mut self, ms: u64, because: impl FnOnce() -> String) {
+        if ms > self.ms {
+            *self = Longest {
+                ms,
+                because: because(),
+            };
+        }
+    }
+}
+
+/// Reckons from manifests. `nodes` is how many worker nodes there are; none leaves them out, since one node too few would
+/// promise a bound that is none.
+pub fn planned<'a>(manifests: impl IntoIterator<Item = &'a Manifest>, nodes: Option<u64>) -> Graph {
+    let mut graph = Graph::default();
+    let mut longest = Longest::default();
+    let mut locks: BTreeMap<String, u64> = BTreeMap::new();
+    let mut alone: u64 = 0;
+    for manifest in manifests {
+        let longest_lease = manifest.leases.iter().map(|line| line.usual).max();
+        if let Some(usual) = manifest.budget.usual.or(longest_lease) {
+            let ms = millis(usual);
+            longest.with(ms, || format!("probe {}", manifest.id));
+            graph.usual_ms.insert(manifest.id.clone(), ms);
+        }
+        for line in &manifest.leases {
+            let ms = millis(line.usual);
+            let (what, how, amount) = match &line.wish {
+                Wish::Lock { name, shared: true } => (name.clone(), "shared", String::new()),
+                Wish::Lock { name, .. } => {
+                    *locks.entry(name.clone()).or_default() += ms;
+                    (name.clone(), "exclusive", String::new())
+                }
+                Wish::Nodes(wish) => {
+                    if wish.alone {
+                        alone += u64::from(wish.least) * ms;
+                    }
+                    let count = match (wish.least, wish.most) {
+                        (1, 1) => "1 node".to_owned(),
+                        (least, most) if least == most => format!("{least} nodes"),
+                        (least, most) => format!("{least} to {most} nodes"),
+                    };
+                    let units = match wish.units {
+                        UnitsWish::Count(0) => String::new(),
+                        UnitsWish::Count(1) => ", 1 unit on each".to_owned(),
+                        UnitsWish::Count(units) => format!(", {units} units on each"),
+                        UnitsWish::All => ", all free units".to_owned(),
+                    };
+                    let how = if wish.alone { "alone" } else { "shared" };
+                    ("nodes".to_owned(), how, format!("{count}{units}"))
+                }
+            };
+            graph.rows.push(Row {
+                what,
+                probe: manifest.id.clone(),
+                lease: line.name.clone(),
+                how,
+                amount,
+                for_ms: ms,
+            });
+        }
+    }
+    for (lock, ms) in locks {
+        longest.with(ms, || format!("lock {lock}"));
+    }
+    if let Some(nodes) = nodes.filter(|nodes| *nodes > 0) {
+        longest.with(alone / nodes, || {
+            format!("{nodes} {}", if nodes == 1 { "node" } else { "nodes" })
+        });
+    }
+    // Nodes first, then locks by name; within each the longest first.
+    graph.rows.sort_by(|a, b| {
+        (
+            a.what != "nodes",
+            &a.what,
+            std::cmp::Reverse(a.for_ms),
+            &a.probe,
+            &a.lease,
+        )
+            .cmp(&(
+                b.what != "nodes",
+                &b.what,
+                std::cmp::Reverse(b.for_ms),
+                &b.probe,
+                &b.lease,
+            ))
+    });
+    graph.longest_ms = longest.ms;
+    graph.because = longest.because;
+    graph
+}
+
+/// Reckons from what was held. `probes` are the attempts with the time that each took, waiting included.
+pub fn seen(probes: &[(String, Duration)], held: &[Held], waits: &[Wait]) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut waited: BTreeMap<&str, Duration> = BTreeMap::new();
+    for wait in waits {
+        *waited.entry(&wait.probe).or_default() += wait.time;
+    }
+    for (probe, time) in probes {
+        let waited = waited.get(probe.as_str()).copied().unwrap_or_default();
+        longest = longest.max(time.saturating_sub(waited));
+    }
+    let mut sums: BTreeMap<(&str, &str), Duration> = BTreeMap::new();
+    for held in held {
+        for lock in held.locks.iter().filter(|(_, shared)| !**shared) {
+            *sums.entry(("lock", lock.0)).or_default() += held.time;
+        }
+        for node in held.nodes.iter().filter(|(_, alone)| **alone) {
+            *sums.entry(("node", node.0)).or_default() += held.time;
+        }
+    }
+    sums.into_values().fold(longest, Duration::max)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(probe: &str, nodes: &[(&str, bool)], locks: &[(&str, bool)], seconds: u64) -> Held {
+        let map = |list: &[(&str, bool)]| {
+            list.iter()
+                .map(|(name, how)| ((*name).to_owned(), *how))
+                .collect()
+        };
+        Held {
+            probe: probe.to_owned(),
+            nodes: map(nodes),
+            locks: map(locks),
+            time: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn what_excludes_adds_up_and_what_shares_does_not() {
+        let second = Duration::from_secs(1);
+        let probes = [("a".to_owned(), 50 * second), ("b".to_owned(), 70 * second)];
+        let waits = [Wait {
+            probe: "b".to_owned(),
+            time: 40 * second,
+        }];
+        assert_eq!(
+            seen(&probes, &[], &waits),
+            50 * second,
+            "waiting is no work"
+        );
+        let locks = [
+            held("a", &[], &[("preemption", false), ("x", true)], 40),
+            held("b", &[], &[("preemption", false), ("x", true)], 30),
+        ];
+        assert_eq!(seen(&probes, &locks, &waits), 70 * second);
+        let nodes = [
+            held("a", &[("n0", true), ("n1", true)], &[], 45),
+            held("b", &[("n1", true), ("n2", false)], &[], 30),
+            held("c", &[("n2", false)], &[], 60),
+        ];
+        assert_eq!(seen(&probes, &nodes, &waits), 75 * second);
+    }
+}
