@@ -11,6 +11,8 @@ pub mod actors;
 pub mod data;
 pub mod edit;
 pub mod lab;
+#[cfg(test)]
+mod live;
 pub mod named;
 pub mod one;
 pub mod place;

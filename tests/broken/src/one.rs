@@ -90,13 +90,10 @@ pub async fn run(
     let placed = place(lab, &entry.make).await.context("make the cluster")?;
     let looked = looked_at(lab, entry, around).await;
     placed.remove().await.context("restore the cluster")?;
-    let (attempt, mut notes) = looked?;
-    let changed = match before {
-        Some(before) => changes(lab, before).await?,
-        None => Vec::new(),
-    };
+    let (run, attempt, mut notes) = looked?;
+    let changed = changes(lab, before, &run).await?;
     let (mut mark, mut wrong) = compare(entry, &attempt);
-    let leaked: Vec<&String> = changed.iter().filter(|c| c.contains("karat")).collect();
+    let leaked: Vec<&String> = changed.iter().filter(|c| c.contains(&run)).collect();
     if !leaked.is_empty() && entry.leaves.is_none() {
         wrong.push(format!("leaked: {leaked:?}"));
         if mark != Mark::FalseAccusation {
@@ -129,7 +126,7 @@ async fn looked_at(
     lab: &ControlPlane,
     entry: &Entry,
     around: &Surroundings,
-) -> Result<(AttemptRecord, Vec<String>)> {
+) -> Result<(String, AttemptRecord, Vec<String>)> {
     let proxies = proxies(lab, entry).await?;
     let kubeconfig = proxies
         .last()
@@ -147,10 +144,16 @@ async fn looked_at(
     notes.extend(unused(&proxies, entry));
     // Its drop waits for a thread, and so must not happen on one of the runtime's.
     tokio::task::spawn_blocking(move || drop(proxies)).await?;
-    Ok((run?, notes))
+    let (run, attempt) = run?;
+    Ok((run, attempt, notes))
 }
 
-async fn attempt(kubeconfig: &Path, entry: &Entry, around: &Surroundings) -> Result<AttemptRecord> {
+/// The run's id, and what became of the probe.
+async fn attempt(
+    kubeconfig: &Path,
+    entry: &Entry,
+    around: &Surroundings,
+) -> Result<(String, AttemptRecord)> {
     let file = around
         .components
         .join(format!("probe-{}.wasm", entry.probe));
@@ -178,7 +181,7 @@ async fn attempt(kubeconfig: &Path, entry: &Entry, around: &Surroundings) -> Res
         let path = folder.join(format!("{name}.jsonl"));
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
-    Ok(attempt.clone())
+    Ok((run.record.run.clone(), attempt.clone()))
 }
 
 /// The proxies, the one next to the API server first.
@@ -230,12 +233,23 @@ async fn stopped(actor: Actor) -> Vec<String> {
     }
 }
 
-/// What is not as it was, once nothing moves any more.
-async fn changes(lab: &ControlPlane, before: &state::State) -> Result<Vec<String>> {
+/// What is not as it was, once nothing moves any more. Without a state of before, only what is of this run.
+async fn changes(
+    lab: &ControlPlane,
+    before: Option<&state::State>,
+    run: &str,
+) -> Result<Vec<String>> {
     let client = lab.client().await?;
     let began = Instant::now();
     loop {
-        let changed = state::differences(before, &state::of(&client).await?);
+        let mut now = state::of(&client).await?;
+        let changed = match before {
+            Some(before) => state::differences(before, &now),
+            None => {
+                now.retain(|object, _| object.contains(run));
+                state::differences(&state::State::new(), &now)
+            }
+        };
         if changed.is_empty() || began.elapsed() > SETTLE {
             return Ok(changed);
         }
