@@ -76,16 +76,23 @@ pub struct ActorData {
     /// Creates another object.
     #[serde(default)]
     pub create: Option<Value>,
+    /// Deletes another object.
+    #[serde(default)]
+    pub remove: Option<Value>,
 }
 
-/// What an actor did, for the report: an entry whose fault never came about proves nothing.
+/// What an actor did, for the report: an entry whose fault never came about proves nothing. And what it made, which
+/// goes with it.
 #[derive(Clone, Debug, Default)]
-pub struct Notes(Arc<Mutex<Vec<String>>>);
+pub struct Notes {
+    said: Arc<Mutex<Vec<String>>>,
+    made: Arc<Mutex<Vec<Value>>>,
+}
 
 impl Notes {
     /// Adds one.
     pub fn add(&self, note: String) {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         // A controller that fails again and again must not fill the memory.
         if notes.len() < 50 {
             notes.push(note);
@@ -95,10 +102,16 @@ impl Notes {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<String> {
-        self.0
+        self.said
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Remembers an object to take away when the controller has stopped.
+    pub fn made(&self, object: Value) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push(object);
     }
 }
 
@@ -126,10 +139,15 @@ impl Actor {
         &self.label
     }
 
-    /// Stops it and waits until it has stopped.
-    pub async fn stop(mut self) -> Vec<String> {
+    /// Stops it, waits until it has stopped, and gives back what it made.
+    pub async fn stop(&mut self) -> Vec<Value> {
         self.task.shutdown().await;
-        self.notes()
+        let mut made = self
+            .notes
+            .made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *made)
     }
 }
 
@@ -154,18 +172,18 @@ impl ActorData {
         ensure!(self.with.is_null(), "controller: `with` goes with `rust`");
         ensure!(
             self.acts() == 1,
-            "controller for {}: write one of bind, delete, patch, status, create",
+            "controller for {}: write one of bind, delete, patch, status, create, remove",
             self.kind
         );
         ensure!(
-            !self.gone || self.create.is_some(),
-            "controller for {}: what is gone leaves only `create`",
+            !self.gone || self.create.is_some() || self.remove.is_some(),
+            "controller for {}: what is gone leaves only `create` and `remove`",
             self.kind
         );
-        if let Some(object) = &self.create {
+        for object in self.create.iter().chain(&self.remove) {
             for field in ["/apiVersion", "/kind", "/metadata/name"] {
                 let there = object.pointer(field).is_some_and(Value::is_string);
-                ensure!(there, "controller: create: {field} is missing");
+                ensure!(there, "controller: other object: {field} is missing");
             }
         }
         Ok(())
@@ -178,6 +196,7 @@ impl ActorData {
             self.patch.is_some(),
             self.status.is_some(),
             self.create.is_some(),
+            self.remove.is_some(),
         ];
         all.into_iter().filter(|on| *on).count()
     }
@@ -360,8 +379,14 @@ impl Play {
         } else if let Some(create) = &data.create {
             let new = filled(create, &whole);
             let api = api_of(&self.client, &new).await?;
-            api.create(&PostParams::default(), &serde_json::from_value(new)?)
-                .await?;
+            let body = serde_json::from_value(new.clone())?;
+            self.notes.made(new);
+            api.create(&PostParams::default(), &body).await?;
+        } else if let Some(remove) = &data.remove {
+            let other = filled(remove, &whole);
+            let api = api_of(&self.client, &other).await?;
+            let name = other["metadata"]["name"].as_str().unwrap_or_default();
+            api.delete(name, &DeleteParams::background()).await?;
         }
         Ok(true)
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::actors;
 use crate::data::Make;
 use crate::one::Surroundings;
-use crate::place::{api, place};
+use crate::place::{self, api, place};
 use crate::pool::{self, Progress};
 use crate::rules::RuleData;
 use crate::table;
@@ -157,9 +157,17 @@ controllers:
     })
     .await?;
     let mut notes = Vec::new();
-    for actor in acting {
-        notes.extend(actor.stop().await);
+    for mut actor in acting {
+        for made in actor.stop().await {
+            place::remove(lab, &client, &made).await?;
+        }
+        notes.extend(actor.notes());
     }
+    let list = maps.list(&ListParams::default()).await?.items;
+    ensure!(
+        !list.iter().any(|o| o.name_any().starts_with("taken-")),
+        "what a controller made stays"
+    );
     ensure!(notes.len() == 3, "each acts once: {notes:?}");
     let other = maps.get("other").await?;
     ensure!(other.data["data"]["by"] == Value::Null, "{other:?}");
@@ -206,15 +214,25 @@ until:
   where: {/metadata/name: other}
 ";
     let placed = place(&lab, &make(yaml)?).await?;
-    let there = state::of(&client).await?;
-    for key in [
-        "v1/Node /busy-tenant-4",
-        "v1/ConfigMap placed/a",
-        "v1/Pod busy-tenant/busy-tenant-9",
-    ] {
-        ensure!(there.contains_key(key), "{key} is not there");
-    }
-    ensure!(there.keys().any(|k| k.contains("CustomResourceDefinition")));
+    // A definition's own objects can be listed only a moment later.
+    lab.wait_until("everything is there", async || {
+        let there = state::of(&client).await.map_err(|e| format!("{e:#}"))?;
+        let all = [
+            "v1/Node /busy-tenant-4",
+            "v1/ConfigMap placed/a",
+            "v1/Pod busy-tenant/busy-tenant-9",
+            "apiextensions.k8s.io/v1/CustomResourceDefinition /things2.busy-2.example",
+        ];
+        let missing: Vec<_> = all
+            .iter()
+            .filter(|key| !there.contains_key(**key))
+            .collect();
+        missing
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{missing:?}"))
+    })
+    .await?;
     placed.remove().await?;
     lab.wait_until("everything is as it was", async || {
         let now = state::of(&client).await.map_err(|e| format!("{e:#}"))?;

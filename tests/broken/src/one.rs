@@ -14,7 +14,7 @@ use karat_tests::{runs, state};
 
 use crate::actors::{self, Actor};
 use crate::named;
-use crate::place::place;
+use crate::place::{self, place};
 use crate::table::Entry;
 use crate::verdict::{Mark, compare, said};
 
@@ -138,8 +138,13 @@ async fn looked_at(
     }
     let run = attempt(&kubeconfig, entry, around).await;
     let mut notes = Vec::new();
-    for actor in acting {
-        notes.extend(stopped(actor).await);
+    for mut actor in acting {
+        for object in actor.stop().await.iter().rev() {
+            place::remove(lab, &client, object)
+                .await
+                .with_context(|| format!("{}: take away what it made", actor.label()))?;
+        }
+        notes.extend(did(&actor));
     }
     notes.extend(unused(&proxies, entry));
     // Its drop waits for a thread, and so must not happen on one of the runtime's.
@@ -223,11 +228,10 @@ fn unused(proxies: &[Proxy], entry: &Entry) -> Vec<String> {
         .collect()
 }
 
-async fn stopped(actor: Actor) -> Vec<String> {
-    let label = actor.label().to_owned();
-    let notes = actor.stop().await;
+fn did(actor: &Actor) -> Vec<String> {
+    let notes = actor.notes();
     if notes.is_empty() {
-        vec![format!("{label}: never acted")]
+        vec![format!("{}: never acted", actor.label())]
     } else {
         notes
     }
@@ -242,13 +246,14 @@ async fn changes(
     let client = lab.client().await?;
     let began = Instant::now();
     loop {
-        let mut now = state::of(&client).await?;
-        let changed = match before {
-            Some(before) => state::differences(before, &now),
-            None => {
+        let changed = match (state::of(&client).await, before) {
+            (Ok(now), Some(before)) => state::differences(before, &now),
+            (Ok(mut now), None) => {
                 now.retain(|object, _| object.contains(run));
                 state::differences(&state::State::new(), &now)
             }
+            // Discovery may still name what has just gone.
+            (Err(error), _) => vec![format!("cannot be looked at: {error:#}")],
         };
         if changed.is_empty() || began.elapsed() > SETTLE {
             return Ok(changed);

@@ -154,7 +154,11 @@ impl Placed<'_> {
     }
 }
 
-async fn remove(lab: &ControlPlane, client: &Client, object: &Value) -> Result<()> {
+/// Takes an object away and waits until it is gone.
+///
+/// # Errors
+/// If it stays.
+pub async fn remove(lab: &ControlPlane, client: &Client, object: &Value) -> Result<()> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let what = format!(
         "{} {name} is gone",
