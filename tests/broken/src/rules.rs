@@ -23,6 +23,9 @@ pub struct RuleData {
     /// Only the first so many requests.
     #[serde(default)]
     pub times: Option<u32>,
+    /// Not the first so many of them.
+    #[serde(default)]
+    pub skip: Option<u32>,
     /// Wait first. The only one that may stand beside another action.
     #[serde(default)]
     pub delay: Option<Time>,
@@ -32,6 +35,9 @@ pub struct RuleData {
     /// Close the connection without an answer.
     #[serde(default)]
     pub disconnect: bool,
+    /// Forward, so that it takes effect, and close the connection without an answer.
+    #[serde(default)]
+    pub disconnect_after: bool,
     /// Close the connection after so many bytes of the answer.
     #[serde(default)]
     pub cut_after: Option<usize>,
@@ -44,6 +50,9 @@ pub struct RuleData {
     /// Forward without this parameter.
     #[serde(default)]
     pub drop_parameter: Option<String>,
+    /// Forward with this parameter set.
+    #[serde(default)]
+    pub set_parameter: Option<Parameter>,
     /// Change the body of the request.
     #[serde(default)]
     pub requests: Vec<Edit>,
@@ -53,6 +62,16 @@ pub struct RuleData {
     /// Change the whole answer; in a watch each event (`type` and `object`).
     #[serde(default)]
     pub answers: Vec<Edit>,
+}
+
+/// A parameter of a query.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
 }
 
 /// An HTTP method.
@@ -112,10 +131,12 @@ impl RuleData {
         let actions = [
             self.swallow,
             self.disconnect,
+            self.disconnect_after,
             self.cut_after.is_some(),
             self.fail.is_some(),
             self.answer.is_some(),
             self.drop_parameter.is_some(),
+            self.set_parameter.is_some(),
         ];
         let actions = actions.into_iter().filter(|on| *on).count()
             + edits.iter().filter(|edits| !edits.is_empty()).count();
@@ -145,6 +166,9 @@ impl RuleData {
         if let Some(times) = self.times {
             rule = rule.times(times);
         }
+        if let Some(skip) = self.skip {
+            rule = rule.skip(skip);
+        }
         if let Some(delay) = self.delay {
             rule = rule.delay(delay.0);
         }
@@ -160,6 +184,8 @@ impl RuleData {
             rule.swallow()
         } else if self.disconnect {
             rule.disconnect()
+        } else if self.disconnect_after {
+            rule.disconnect_after()
         } else if let Some(bytes) = self.cut_after {
             rule.cut_after(bytes)
         } else if let Some(f) = &self.fail {
@@ -168,6 +194,8 @@ impl RuleData {
             rule.answer(a.status, a.body.clone())
         } else if let Some(name) = &self.drop_parameter {
             rule.drop_parameter(name)
+        } else if let Some(p) = &self.set_parameter {
+            rule.set_parameter(&p.name, &p.value)
         } else if !self.requests.is_empty() {
             let edit = edit(&self.requests);
             rule.rewrite_request(move |value| {
