@@ -256,6 +256,7 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
             }
         }
     }
+    found.extend(in_foreign_namespaces(cluster, &query).await?);
     found.extend(the_lease(cluster, filter).await?);
 
     let mut homes: BTreeMap<String, Result<Home, String>> = BTreeMap::new();
@@ -344,6 +345,43 @@ async fn from_seals(cluster: &Cluster, filter: &SealFilter) -> Result<CleanPlan,
     }
     plan.runs = runs.into_values().collect();
     Ok(plan)
+}
+
+/// Roles of accounts of probes, and their bindings, in namespaces that are not the run's own.
+async fn in_foreign_namespaces(
+    cluster: &Cluster,
+    query: &str,
+) -> Result<Vec<(ObjectRef, Value)>, CleanError> {
+    let mut found = Vec::new();
+    for resource in ["rolebindings", "roles"] {
+        let kind = ObjectRef {
+            group: "rbac.authorization.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            resource: resource.to_owned(),
+            ..ObjectRef::default()
+        };
+        match cluster.list_json(&kind.collection_path(), query).await {
+            Ok(objects) => found.extend(
+                objects
+                    .into_iter()
+                    .filter(|object| {
+                        let own = namespace_ref(
+                            object["metadata"]["namespace"].as_str().unwrap_or_default(),
+                        );
+                        !is_name_of(run_of(object), &own)
+                    })
+                    .map(|object| (kind.clone(), object)),
+            ),
+            Err(ApiError::Answered { .. }) => {}
+            Err(source) => {
+                return Err(CleanError::Api {
+                    what: "looking for roles of runs",
+                    source,
+                });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The Lease of runs, if one that the filter wants holds it. It lies in a namespace of everybody's.

@@ -43,8 +43,6 @@ pub struct ConnectOptions {
     pub kubeconfig: Option<PathBuf>,
     /// The context; none means the current one of the file.
     pub context: Option<String>,
-    /// Acts as this user (`system:serviceaccount:<namespace>/<name>` form of impersonation), for `--rbac enforce`.
-    pub impersonate: Option<String>,
     /// The pace to share with other instances; none makes a new one.
     pub pace: Option<Pace>,
 }
@@ -287,6 +285,20 @@ pub struct Cluster {
     pace: Pace,
     back_off: Duration,
     sent: Arc<AtomicU64>,
+    /// Whom the kubeconfig itself impersonates.
+    impersonates: Option<Arc<str>>,
+    /// Whom requests impersonate, beside the credentials of the kubeconfig.
+    acts_as: Option<Arc<str>>,
+}
+
+/// A kubeconfig that impersonates somebody cannot be used to impersonate somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the kubeconfig already acts as {user}, and one request cannot act as two; use credentials of your own, or `--rbac off`"
+)]
+pub struct AlreadyImpersonates {
+    /// User or groups of the kubeconfig.
+    pub user: String,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -337,9 +349,11 @@ impl Cluster {
         // Retrying is decided here, not by the library: it would repeat writes and hide the number of tries.
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(10));
-        if options.impersonate.is_some() {
-            config.auth_info.impersonate = options.impersonate;
-        }
+        let auth = &config.auth_info;
+        let impersonates = auth.impersonate.clone().or_else(|| {
+            let groups = auth.impersonate_groups.as_ref()?;
+            Some(groups.join(", ")).filter(|groups| !groups.is_empty())
+        });
         let server = config.cluster_url.to_string();
         let client = kube::Client::try_from(config).map_err(|e| ConnectError::Client {
             server: server.clone(),
@@ -352,6 +366,8 @@ impl Cluster {
             pace: options.pace.unwrap_or_default(),
             back_off: Duration::from_millis(200),
             sent: Arc::default(),
+            impersonates: impersonates.map(Into::into),
+            acts_as: None,
         })
     }
 
@@ -365,6 +381,8 @@ impl Cluster {
             pace: Pace::new(0),
             back_off: Duration::ZERO,
             sent: Arc::default(),
+            impersonates: None,
+            acts_as: None,
         }
     }
 
@@ -391,6 +409,32 @@ impl Cluster {
     /// The pause after which something that failed is tried again; doubled each time by the caller.
     pub(crate) fn back_off(&self) -> Duration {
         self.back_off
+    }
+
+    /// The same connection, on which the server takes every request for one of `user`
+    /// (`system:serviceaccount:<namespace>:<name>`). Groups are left to the server, which adds those that every service
+    /// account has; so nobody needs the right to impersonate groups.
+    ///
+    /// # Errors
+    /// The kubeconfig impersonates already: its headers would be sent as well, and the server would take one of them.
+    pub fn acting_as(&self, user: &str) -> Result<Cluster, AlreadyImpersonates> {
+        match &self.impersonates {
+            Some(user) => Err(AlreadyImpersonates {
+                user: user.as_ref().to_owned(),
+            }),
+            None => Ok(Cluster {
+                acts_as: Some(user.into()),
+                ..self.clone()
+            }),
+        }
+    }
+
+    /// The same connection without [`Cluster::acting_as`], with the same counter.
+    pub(crate) fn as_itself(&self) -> Cluster {
+        Cluster {
+            acts_as: None,
+            ..self.clone()
+        }
     }
 
     /// The same connection with a request counter of its own.
@@ -495,6 +539,9 @@ impl Cluster {
             .header("user-agent", concat!("karat/", env!("CARGO_PKG_VERSION")));
         if request.body.is_some() {
             builder = builder.header("content-type", request.content_type);
+        }
+        if let Some(user) = &self.acts_as {
+            builder = builder.header("impersonate-user", user.as_ref());
         }
         if let Some(audit_id) = &request.audit_id {
             builder = builder.header(crate::names::AUDIT_ID_HEADER, audit_id);

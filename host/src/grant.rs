@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 /// Verbs that a line with names does not open: they address no single object, or one that does not exist yet.
-const NAMELESS_VERBS: &[&str] = &["list", "watch", "create", "deletecollection"];
+pub(crate) const NAMELESS_VERBS: &[&str] = &["list", "watch", "create", "deletecollection"];
 
 /// A word that stands for everything; only in grants, manifests have no wildcard.
 const ANY: &str = "*";
@@ -414,9 +414,23 @@ pub struct Effective {
     rules: Vec<Rule>,
     exceptions: Exceptions,
     sandbox: Vec<String>,
+    everything: bool,
 }
 
 impl Effective {
+    /// A door without its first check, for tests of what stands behind it: the guards and the API server itself.
+    #[doc(hidden)]
+    pub fn everything(probe: &str) -> Effective {
+        Effective {
+            probe: probe.to_owned(),
+            asked: Vec::new(),
+            rules: Vec::new(),
+            exceptions: Exceptions::default(),
+            sandbox: Vec::new(),
+            everything: true,
+        }
+    }
+
     /// Cuts what the manifest asks by what is granted. `sandbox` are the real names of the manifest's namespaces in this run.
     pub fn new<S: AsRef<str>>(
         manifest: &Manifest,
@@ -435,6 +449,7 @@ impl Effective {
             rules: rules.into_iter().collect(),
             exceptions: grants.exceptions_of(&manifest.id),
             sandbox: sandbox.into_iter().map(|s| s.as_ref().to_owned()).collect(),
+            everything: false,
         }
     }
 
@@ -443,6 +458,9 @@ impl Effective {
     /// # Errors
     /// A refusal that names the line of `probe.toml` or of the grants file that would allow it.
     pub fn allows(&self, access: &Access) -> Result<(), Refusal> {
+        if self.everything {
+            return Ok(());
+        }
         match access {
             // Every authenticated user may read discovery; it holds names of kinds and nothing else.
             Access::Discovery => Ok(()),

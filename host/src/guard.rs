@@ -23,6 +23,7 @@ mod tests;
 mod workload;
 
 pub use metadata::carry_over;
+pub(crate) use rbac::never as is_never;
 pub use templates::pointers as template_pointers;
 
 use crate::grant::{Effective, Refusal};

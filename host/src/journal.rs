@@ -22,6 +22,15 @@ const FORMAT: &str = "1.0";
 /// Largest journal that is read. A run of 39 probes writes some 100 KB.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// Ends the name under which the account of a probe stands in the journal. No probe id has this character, so what belongs
+/// to the account is never taken for something that the probe itself created and may change.
+const ACCOUNT: &str = "#account";
+
+/// The name under which a probe's account, with its roles and their bindings, stands in the journal.
+pub(crate) fn account_of(probe: &str) -> String {
+    format!("{probe}{ACCOUNT}")
+}
+
 /// One object in the resource API, without its uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -234,6 +243,7 @@ impl Ledger {
             .values()
             .filter(|entry| entry.object.namespace.is_empty() && !is_namespace(&entry.object))
             .filter(|entry| !entry.probe.is_empty() && !entry.said_gone)
+            .filter(|entry| !entry.probe.ends_with(ACCOUNT))
             .count()
     }
 

@@ -4,15 +4,16 @@
 //! the namespaces that a manifest declares, each with what the *server* enforces there because the door cannot read what
 //! controllers create: Pod Security (proved by a privileged pod that must be refused), quotas against load balancers, node
 //! ports and pods of a priority class above 0, and a default account without a mounted token. Everything is journalled
-//! before it is created and sealed as it is created. [`remove`] takes it away again; [`crate::clean`] does the same for a
+//! before it is created and sealed as it is created. [`account`] gives a probe an identity of its own. [`remove`] takes it away again; [`crate::clean`] does the same for a
 //! run that died.
 //!
 //! These are calls of the engine, with its own [`Cluster`]; no probe call passes here.
 
+pub mod account;
 pub mod remove;
 
 use crate::cluster::{ApiError, Cluster};
-use crate::journal::{Journal, JournalError, LedgerEntry, ObjectRef};
+use crate::journal::{Journal, JournalError, LedgerEntry, ObjectRef, account_of};
 use crate::manifest::{Manifest, PodSecurity};
 use crate::names::{home_namespace, sandbox_namespace};
 use crate::run_lease::lease_ref;
@@ -107,6 +108,14 @@ pub enum SandboxError {
         namespace: String,
         /// What is missing.
         what: &'static str,
+    },
+    /// A probe's own account cannot be used.
+    #[error("account {account}: {cause}")]
+    Account {
+        /// The user name of the account.
+        account: String,
+        /// What is wrong.
+        cause: String,
     },
     /// The manifest asks for a privileged namespace and nobody consented.
     #[error(
@@ -402,9 +411,21 @@ impl Sandbox {
         &self,
         object: &ObjectRef,
         probe: &str,
+        body: Value,
+    ) -> Result<(), SandboxError> {
+        let label = (!probe.is_empty()).then_some(probe);
+        self.create_for(object, probe, label, body).await
+    }
+
+    /// As [`Sandbox::create`], in the journal under `probe` and on the cluster with the label of another.
+    async fn create_for(
+        &self,
+        object: &ObjectRef,
+        probe: &str,
+        label: Option<&str>,
         mut body: Value,
     ) -> Result<(), SandboxError> {
-        self.stamp(object, (!probe.is_empty()).then_some(probe), &mut body);
+        self.stamp(object, label, &mut body);
         self.intend(object, probe).await?;
         let failed = |source| SandboxError::Api {
             what: format!("creating {object}"),
@@ -516,7 +537,9 @@ impl Sandbox {
 
     /// Removes everything of one probe: its objects in the cluster scope and its namespaces with all they hold.
     pub async fn close_probe(&self, probe: &str, options: Options<'_>) -> Closed {
-        let entries = self.journal.ledger().of_probe(probe);
+        let ledger = self.journal.ledger();
+        let mut entries = ledger.of_probe(probe);
+        entries.extend(ledger.of_probe(&account_of(probe)));
         self.close_entries(entries, options).await
     }
 

@@ -12,7 +12,7 @@ use karat_engine::model::{AttemptRecord, Reach, RunRecord};
 use karat_engine::recording::{self, Recording};
 use karat_engine::run::lock::Lock;
 use karat_engine::run::{self, Mode, RunRequest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -120,6 +120,7 @@ pub async fn run_set(
         mode: Mode::New,
         // Tests share a cluster, and look at what belongs to their own run.
         lock: Lock::None,
+        enforce: BTreeSet::new(),
         nonce: None,
         events: Events::silent(),
         stop: StopSignal::never(),

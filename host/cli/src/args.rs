@@ -148,12 +148,24 @@ pub(crate) struct SelectionArgs {
     /// File that says what probes may do [default: what the plan shows as asked for]
     #[arg(long, value_name = "FILE")]
     pub(crate) grants: Option<PathBuf>,
+    /// Who enforces the permissions of probes beside the door [default: enforce for probes that are not built in]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) rbac: Option<RbacArg>,
     /// A setting of a probe; repeatable
     #[arg(long = "set", value_name = "PROBE.KEY=VALUE")]
     pub(crate) settings: Vec<String>,
     /// How many probes run at one time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) parallel: Option<u16>,
+}
+
+/// Who enforces the permissions of probes beside the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RbacArg {
+    /// Nobody: probes act as you, and the door alone limits them
+    Off,
+    /// The API server: each probe gets an account with exactly its permissions, and acts as it
+    Enforce,
 }
 
 /// How far a run may go, in rising order.

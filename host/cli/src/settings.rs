@@ -1,7 +1,7 @@
 //! Flags, environment and files become one value before work begins. Nothing here talks to a cluster.
 //! A flag wins over a variable, a variable over the default.
 
-use crate::args::{ClusterArgs, ReachArg, SelectionArgs, SourceArgs};
+use crate::args::{ClusterArgs, RbacArg, ReachArg, SelectionArgs, SourceArgs};
 use crate::env::{self, Environment};
 use crate::probes::{Probe, Probes, built_in};
 use crate::ui::diagnostics::CommandError;
@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use karat_engine::cluster::ConnectOptions;
 use karat_engine::manifest::{Manifest, SettingKind};
 use karat_engine::model::Reach;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Longest value of a setting in bytes.
@@ -32,6 +32,8 @@ pub(crate) struct Selection {
     pub(crate) settings: BTreeMap<String, BTreeMap<String, String>>,
     /// Probes at one time.
     pub(crate) parallel: usize,
+    /// Ids of probes that get an account of their own.
+    pub(crate) enforce: BTreeSet<String>,
 }
 
 impl Selection {
@@ -58,7 +60,9 @@ impl Selection {
             probes.find(word)?;
         }
         let settings = settings(&args.settings, &probes)?;
+        let enforce = enforced(args, &probes)?;
         Ok(Selection {
+            enforce,
             wanted: args.probes.clone(),
             reach: reach(args.reach),
             grants: args.grants.clone(),
@@ -77,6 +81,43 @@ impl Selection {
             })
             .collect()
     }
+}
+
+/// Probes that act as an account of their own: by the flag, else those that are not built in. A run of reach `read` writes
+/// nothing, so nothing but the flag gives it accounts.
+fn enforced(args: &SelectionArgs, probes: &Probes) -> Result<BTreeSet<String>, CommandError> {
+    let all = |keep: &dyn Fn(&Probe) -> bool| {
+        let kept = probes.iter().filter(|probe| keep(probe));
+        kept.map(|probe| probe.manifest.id.clone()).collect()
+    };
+    let reads = reach(args.reach) == Reach::Read;
+    match args.rbac {
+        Some(RbacArg::Enforce) if reads => Err(CommandError::usage(anyhow!(
+            "`--rbac enforce` makes accounts and roles, and a run of reach `read` makes nothing"
+        ))
+        .hint("leave out --reach, or add --rbac off")),
+        Some(RbacArg::Enforce) => Ok(all(&|_| true)),
+        Some(RbacArg::Off) => Ok(BTreeSet::new()),
+        None if reads => Ok(BTreeSet::new()),
+        None => {
+            let known = digests_built_in();
+            Ok(all(&|probe| !known.contains(&probe.digest)))
+        }
+    }
+}
+
+/// Digests of the probes that came with the program. Without them no probe counts as built in.
+fn digests_built_in() -> BTreeSet<String> {
+    let layout = std::env::current_exe()
+        .and_then(|path| path.canonicalize())
+        .ok()
+        .and_then(|executable| built_in(&executable));
+    let probes = layout.and_then(|layout| Probes::load(&[layout]).ok());
+    probes
+        .iter()
+        .flat_map(Probes::iter)
+        .map(|probe| probe.digest.clone())
+        .collect()
 }
 
 /// The reach of a flag.

@@ -224,7 +224,7 @@ async fn create_object(wire: &Wire, target: &Target) -> Result<Answer, Trouble> 
         }
         Err(lost) => {
             let found = wire
-                .send(Request::get(address::path(at)).limited(OBJECT_MAX))
+                .look(Request::get(address::path(at)).limited(OBJECT_MAX))
                 .await;
             match found {
                 Ok(answer) if answer.code == 200 && is_sealed(wire, &object, &answer.body) => {
@@ -290,7 +290,7 @@ pub async fn replace(
         if at.subresource.is_empty() {
             // A PUT without them would remove finalizers, owners and the seal.
             let present = wire
-                .ask(Request::get(address::path(at)).limited(OBJECT_MAX))
+                .look_at(Request::get(address::path(at)).limited(OBJECT_MAX))
                 .await?;
             let present: Value = serde_json::from_slice(&present.body).unwrap_or_default();
             guard::carry_over(&present, &mut body);
@@ -534,7 +534,7 @@ async fn identity(wire: &Wire, at: &ResourceAccess) -> Result<String, Trouble> {
         ..at.clone()
     };
     let request = Request::get(address::path(&whole)).limited(OBJECT_MAX);
-    let answer = wire.ask(request).await?;
+    let answer = wire.look_at(request).await?;
     let uid = uid_of(&answer.body)?;
     if !live.is_sandbox(&at.namespace) {
         return Ok(uid);

@@ -321,6 +321,29 @@ impl Wire {
         result
     }
 
+    /// As [`Wire::send`], for what the door itself must know before it may write: the uid of an object, or whether a
+    /// creation took effect. It is the engine that asks, so a probe with an account of its own needs no right for it.
+    pub(crate) async fn look(&self, mut request: Request) -> Result<HttpAnswer, SendError> {
+        request.audit_id = Some(self.audit_id());
+        let result = self.live.cluster.as_itself().send(&request).await;
+        let tries = match &result {
+            Ok(answer) => answer.tries,
+            Err(error) => error.tries(),
+        };
+        self.sent.tries.fetch_max(tries, Ordering::Relaxed);
+        result
+    }
+
+    /// As [`Wire::look`], and answers other than 2xx are troubles.
+    pub(crate) async fn look_at(&self, request: Request) -> Result<HttpAnswer, Trouble> {
+        let answer = self.look(request).await?;
+        if (200..300).contains(&answer.code) {
+            Ok(answer)
+        } else {
+            Err(Trouble::Answered(answer.code, answer.body))
+        }
+    }
+
     /// As [`Wire::send`], and answers other than 2xx are troubles.
     pub(crate) async fn ask(&self, request: Request) -> Result<HttpAnswer, Trouble> {
         let answer = self.send(request).await?;

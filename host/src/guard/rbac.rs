@@ -97,7 +97,7 @@ fn one_rule(rule: &Value, namespace: &str, context: &GuardContext) -> Result<(),
 }
 
 /// Whether a pattern row, or the list of verbs, stops this whoever asks.
-fn never(access: &ResourceAccess) -> bool {
+pub(crate) fn never(access: &ResourceAccess) -> bool {
     let by_pattern = rows().iter().any(|row| match &row.rule {
         Rule::Patterns(patterns) => patterns.iter().any(|pattern| pattern.matches(access)),
         Rule::Code(_) => false,

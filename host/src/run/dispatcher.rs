@@ -39,7 +39,7 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
     let mut trouble: Option<RunError> = None;
     loop {
         while running.len() < parallel && !context.stop.is_stopping() && trouble.is_none() {
-            let Some(Work { place, probe }) = waiting.pop_front() else {
+            let Some(Work { place, probe, .. }) = waiting.pop_front() else {
                 break;
             };
             match context.folder.new_attempt(&probe.manifest().id) {
@@ -78,7 +78,7 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
         }
     }
     if context.stop.is_stopping() {
-        for Work { place, probe } in waiting {
+        for Work { place, probe, .. } in waiting {
             let attempt = context.folder.new_attempt(&probe.manifest().id)?;
             let attempt = not_started(&probe, attempt.number, Outcome::Interrupted, Vec::new());
             book.add(&context, place, attempt)?;

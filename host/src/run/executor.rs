@@ -6,6 +6,7 @@
 use super::guest::{self, GuestRun};
 use super::outcome::classify;
 use super::{Context, settings_of};
+use crate::cluster::Cluster;
 use crate::component::Probe;
 use crate::engine;
 use crate::event::RunEventKind;
@@ -40,16 +41,30 @@ pub(super) async fn attempt(
         attempt: number,
         cases: manifest.cases.len(),
     });
-    let record = match context.homes.open(manifest, &context.grants).await {
+    let opened = match context.homes.open(manifest, &context.grants).await {
         Ok(namespaces) => {
-            let work = Attempt {
+            let effective = Effective::new(manifest, &context.grants, namespaces.values());
+            let acting = if context.enforce.contains(&manifest.id) {
+                let (homes, cluster) = (&context.homes, &context.probe_cluster);
+                homes
+                    .account(&effective, &namespaces, context.reach, cluster)
+                    .await
+            } else {
+                Ok(context.probe_cluster.clone())
+            };
+            acting.map(|cluster| Attempt {
                 context: &context,
                 probe: &probe,
                 place: &place,
                 namespaces,
-            };
-            work.run().await
+                effective,
+                cluster,
+            })
         }
+        Err(refusal) => Err(refusal),
+    };
+    let record = match opened {
+        Ok(work) => work.run().await,
         Err(refusal) => {
             let left_behind = context.homes.close(&manifest.id).await;
             not_started(&probe, number, Outcome::Denied(refusal), left_behind)
@@ -96,14 +111,16 @@ struct Attempt<'a> {
     probe: &'a Probe,
     place: &'a runfolder::Attempt,
     namespaces: BTreeMap<String, String>,
+    effective: Effective,
+    /// The connection of the probe, as itself or as its account.
+    cluster: Cluster,
 }
 
 impl Attempt<'_> {
     async fn run(&self) -> AttemptRecord {
         let manifest = self.probe.manifest();
         let context = self.context;
-        let effective = Effective::new(manifest, &context.grants, self.namespaces.values());
-        let header = self.header(&effective);
+        let header = self.header();
         let folder = &self.place.folder;
         let recorder = match Recorder::create(folder, &header) {
             Ok(recorder) => recorder,
@@ -114,7 +131,7 @@ impl Attempt<'_> {
             }
         };
         let started = Instant::now();
-        let door = self.door(&header, recorder, effective, started);
+        let door = self.door(&header, recorder, started);
         let done = guest::run(
             &context.engine,
             self.probe,
@@ -151,7 +168,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn header(&self, effective: &Effective) -> Header {
+    fn header(&self) -> Header {
         let manifest = self.probe.manifest();
         let inspected = self.probe.inspected();
         let context = self.context;
@@ -174,18 +191,12 @@ impl Attempt<'_> {
             settings: settings_of(manifest, &context.settings),
             namespaces: self.namespaces.clone(),
             images: context.images_of(manifest),
-            granted: effective.digest(),
+            granted: self.effective.digest(),
             cluster: context.identity.clone(),
         }
     }
 
-    fn door(
-        &self,
-        header: &Header,
-        recorder: Recorder,
-        effective: Effective,
-        started: Instant,
-    ) -> Door {
+    fn door(&self, header: &Header, recorder: Recorder, started: Instant) -> Door {
         let context = self.context;
         let manifest = Arc::new(self.probe.manifest().clone());
         Door::live(LiveDoor {
@@ -193,9 +204,9 @@ impl Attempt<'_> {
             attempt: self.place.number,
             started,
             limits: header.limits.clone(),
-            cluster: context.probe_cluster.clone(),
+            cluster: self.cluster.clone(),
             recorder,
-            effective: Arc::new(effective),
+            effective: Arc::new(self.effective.clone()),
             redactor: Arc::clone(&context.redactor),
             journal: context.journal.clone(),
             snapshots: context.snapshots.clone(),

@@ -1,14 +1,15 @@
 //! Where probes live in the cluster while they run: the run's home and the sandbox namespaces of each probe. A run whose probes
 //! only read makes neither.
 
-use super::plan::writes;
 use super::prepare::Work;
 use super::{RunError, RunRequest};
+use crate::cluster::Cluster;
 use crate::event::{Events, RunEventKind};
 use crate::gate::expiry;
 use crate::grant::{Effective, Grants};
 use crate::journal::{Journal, ObjectRef};
 use crate::manifest::Manifest;
+use crate::model::Reach;
 use crate::sandbox::remove::Options;
 use crate::sandbox::{Closed, Consents, Sandbox, SandboxOptions, Unproved};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,16 +30,14 @@ pub(super) struct Homes {
 
 /// Until when everything of these attempts should be over.
 pub(super) fn expires(work: &[Work]) -> String {
-    let writers = work.iter().map(|work| work.probe.manifest());
-    let walls = writers.filter(|manifest| writes(manifest));
-    expiry(walls.map(|manifest| manifest.budget.wall).sum())
+    let writers = work.iter().filter(|work| work.writes());
+    expiry(writers.map(|work| work.probe.manifest().budget.wall).sum())
 }
 
 impl Homes {
     /// Whether this run writes, or has to remove what an earlier part of it wrote.
     pub(super) fn are_needed(journal: &Journal, work: &[Work]) -> bool {
-        work.iter().any(|work| writes(work.probe.manifest()))
-            || !journal.ledger().entries().is_empty()
+        work.iter().any(Work::writes) || !journal.ledger().entries().is_empty()
     }
 
     /// Makes the home, and removes what a crash of the same run left of its probes.
@@ -111,6 +110,27 @@ impl Homes {
             self.warn(text);
         }
         Ok(made.namespaces)
+    }
+
+    /// Makes the account of a probe and gives the connection that acts as it.
+    pub(super) async fn account(
+        &self,
+        effective: &Effective,
+        namespaces: &BTreeMap<String, String>,
+        reach: Reach,
+        probe_cluster: &Cluster,
+    ) -> Result<Cluster, String> {
+        let Some(sandbox) = &self.sandbox else {
+            return Err("the run has no home for an account".to_owned());
+        };
+        sandbox
+            .open_account(effective, namespaces, reach, probe_cluster)
+            .await
+            .map_err(|error| {
+                format!(
+                    "--rbac enforce: {error}; with `--rbac off` the door alone limits the probe"
+                )
+            })
     }
 
     /// Removes everything of a probe. Gives what remains.

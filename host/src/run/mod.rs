@@ -33,7 +33,7 @@ use crate::run_lease::Holder;
 use crate::runfolder::RunFolder;
 use homes::Homes;
 use lock::Lock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub struct RunRequest {
     pub out: PathBuf,
     /// What to do with a run that is already there.
     pub mode: Mode,
+    /// Ids of probes that get an account of their own, with exactly their effective permissions, and act as it.
+    pub enforce: BTreeSet<String>,
     /// How two runs on one cluster are kept apart.
     pub lock: Lock,
     /// The reviewer's nonce, for a new run.
@@ -223,6 +225,7 @@ struct Context {
     probe_cluster: Cluster,
     grants: Grants,
     reach: Reach,
+    enforce: BTreeSet<String>,
     settings: BTreeMap<String, BTreeMap<String, String>>,
     mirrors: BTreeMap<String, String>,
     redactor: Arc<Redactor>,

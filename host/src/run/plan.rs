@@ -31,6 +31,8 @@ pub struct Offer<'a> {
     pub manifest: &'a Manifest,
     /// Digest of the component, `sha256:…`.
     pub digest: &'a str,
+    /// Whether it gets an account of its own.
+    pub enforced: bool,
 }
 
 /// What the operator wants.
@@ -77,6 +79,8 @@ pub struct PlannedProbe {
     pub reach: Reach,
     /// Whether anything is written to the cluster for it; such a run holds the cluster's Lease.
     pub writes: bool,
+    /// Whether it gets an account of its own, so that the API server enforces its permissions as well.
+    pub enforced: bool,
     /// Its cases in the order of the manifest.
     pub cases: Vec<PlannedCase>,
     /// What it asks for and whether it is granted, line by line.
@@ -343,7 +347,8 @@ fn planned(offer: &Offer<'_>, granted: &Granted<'_>) -> PlannedProbe {
         requirements: manifest.requirements.clone(),
         digest: offer.digest.to_owned(),
         reach: manifest.reach,
-        writes: writes(manifest),
+        writes: writes(manifest) || offer.enforced,
+        enforced: offer.enforced,
         cases: manifest
             .cases
             .iter()
@@ -500,6 +505,7 @@ pub(super) mod tests {
             .map(|manifest| Offer {
                 manifest,
                 digest: "sha256:00",
+                enforced: false,
             })
             .collect()
     }

@@ -44,6 +44,15 @@ pub(super) struct Work {
     /// Place of the probe in the record.
     pub(super) place: usize,
     pub(super) probe: Probe,
+    /// Whether it gets an account of its own.
+    pub(super) enforced: bool,
+}
+
+impl Work {
+    /// Whether anything is written to the cluster for it.
+    pub(super) fn writes(&self) -> bool {
+        self.enforced || plan::writes(self.probe.manifest())
+    }
 }
 
 pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
@@ -122,6 +131,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             probe_cluster: request.probe_cluster,
             grants: request.grants,
             reach: request.reach,
+            enforce: request.enforce,
             settings: request.settings,
             mirrors: request.mirrors,
             redactor,
@@ -148,7 +158,10 @@ fn taking(request: &RunRequest) -> Result<Option<Taking<'_>>, RunError> {
         return Ok(None);
     };
     let mut probes = request.probes.iter();
-    if !probes.any(|probe| plan::writes(probe.manifest())) {
+    let writes = |probe: &Probe| {
+        plan::writes(probe.manifest()) || request.enforce.contains(&probe.manifest().id)
+    };
+    if !probes.any(writes) {
         return Ok(None);
     }
     Ok(Some(Taking {
@@ -377,6 +390,7 @@ fn select(request: &RunRequest, record: &RunRecord) -> Vec<Work> {
             wanted(place).then(|| Work {
                 place,
                 probe: probe.clone(),
+                enforced: request.enforce.contains(&probe.manifest().id),
             })
         })
         .collect()

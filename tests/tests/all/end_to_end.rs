@@ -14,7 +14,7 @@ use karat_engine::run::{Mode, RunError, RunRequest, run};
 use karat_testbed::ControlPlane;
 use karat_tests::guests::{Guest, case};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 fn engine() -> Result<Engine> {
@@ -69,6 +69,7 @@ async fn request(
         mode: Mode::New,
         // Tests share a cluster, and look at what belongs to their own run.
         lock: Lock::None,
+        enforce: BTreeSet::new(),
         nonce: Some("reviewer-1".to_owned()),
         events: Events::silent(),
         stop: StopSignal::never(),

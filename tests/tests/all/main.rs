@@ -1,5 +1,6 @@
 //! The tests of the whole system, one binary: they share one control plane where they can.
 
+mod accounts;
 mod cli;
 mod docs;
 mod door;

@@ -18,7 +18,7 @@ use karat_testbed::ControlPlane;
 use karat_tests::guests::{Guest, case};
 use karat_tests::{program, state};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -82,6 +82,7 @@ impl Lab {
             parallel: 1,
             out: self.out(name),
             mode,
+            enforce: BTreeSet::new(),
             lock: Lock::Lease(LeaseOptions {
                 duration: SHORT,
                 wait,
@@ -366,6 +367,7 @@ async fn who_may_not_make_leases_is_told_what_to_do() -> Result<()> {
         parallel: 1,
         out: lab.out("forbidden"),
         mode: Mode::New,
+        enforce: BTreeSet::new(),
         lock: Lock::Lease(LeaseOptions::default()),
         nonce: None,
         events: Events::silent(),

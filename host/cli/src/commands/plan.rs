@@ -110,6 +110,7 @@ pub(crate) fn make(selection: &Selection) -> Result<Made, CommandError> {
         .map(|probe| Offer {
             manifest: &probe.manifest,
             digest: &probe.digest,
+            enforced: selection.enforce.contains(&probe.manifest.id),
         })
         .collect();
     let wishes = Wishes {
@@ -162,7 +163,7 @@ pub(crate) async fn ask(
         .collect();
     let manifests: Vec<&Manifest> = planned.iter().map(|probe| &*probe.manifest).collect();
     let server = cluster.server();
-    let preflight = preflight(cluster, &manifests)
+    let preflight = preflight(cluster, &manifests, &selection.enforce)
         .await
         .environment(format!(
             "the cluster at {server} did not answer as expected"

@@ -129,6 +129,7 @@ impl Start<'_> {
             parallel: self.selection.parallel,
             out: self.folder.path.clone(),
             mode: self.folder.mode,
+            enforce: std::mem::take(&mut self.selection.enforce),
             lock: lock(self.args),
             nonce: self.args.nonce.clone(),
             events,

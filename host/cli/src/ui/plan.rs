@@ -137,6 +137,10 @@ fn probe_lines(out: &mut Vec<String>, probe: &PlannedProbe, paint: Paint) {
     for permission in &probe.permissions {
         permission_line(out, permission, paint);
     }
+    if probe.enforced {
+        let text = "an account of its own with what is granted here: the API server enforces it beside the door (--rbac enforce)";
+        push_wrapped(out, "  acts as   ", text);
+    }
     for namespace in &probe.namespaces {
         let text = format!(
             "namespace {}, Pod Security {}, at most {}",
@@ -367,6 +371,7 @@ mod tests {
             &[Offer {
                 manifest: &manifest,
                 digest: "sha256:00",
+                enforced: true,
             }],
             &wishes,
             granted,

@@ -6,14 +6,14 @@
 
 use super::{RUN_PLACEHOLDER, accesses, group_resource, rbac, writes};
 use crate::cluster::{ApiError, Cluster};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Scope};
 use crate::model::ClusterRecord;
 use crate::recording::format::{Access, ResourceAccess};
 use crate::run_lease::{self, Holder};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Reviews that are asked at one time.
 const AT_ONCE: usize = 8;
@@ -45,6 +45,28 @@ const LEASE_NEEDS: &[(&str, bool)] = &[
     ("patch", true),
     ("delete", true),
 ];
+
+/// What the engine does for a probe with an account of its own, as [`ENGINE_NEEDS`]. To impersonate is a right over every
+/// account of a namespace, so it is asked for only then.
+const ACCOUNT_NEEDS: &[(&str, &str, &[&str], bool)] = &[
+    (
+        "",
+        "serviceaccounts",
+        &["get", "create", "delete", "impersonate"],
+        true,
+    ),
+    (RBAC, "roles", &["get", "create", "delete"], true),
+    (RBAC, "rolebindings", &["get", "create", "delete"], true),
+    (RBAC, "clusterroles", &["get", "create", "delete"], false),
+    (
+        RBAC,
+        "clusterrolebindings",
+        &["get", "create", "delete"],
+        false,
+    ),
+];
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What a cluster said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -80,11 +102,17 @@ pub struct Missing {
 ///
 /// # Errors
 /// The server cannot be reached, or refuses to answer reviews.
-pub async fn preflight(cluster: &Cluster, manifests: &[&Manifest]) -> Result<Preflight, ApiError> {
+pub async fn preflight(
+    cluster: &Cluster,
+    manifests: &[&Manifest],
+    enforced: &BTreeSet<String>,
+) -> Result<Preflight, ApiError> {
     let record = identify(cluster).await?;
     let username = username(cluster).await;
-    let needs: Vec<(Access, Vec<String>)> =
-        needs(manifests).into_iter().take(REVIEWS_MAX).collect();
+    let needs: Vec<(Access, Vec<String>)> = needs(manifests, enforced)
+        .into_iter()
+        .take(REVIEWS_MAX)
+        .collect();
     let asked = needs.len();
     let refused: Vec<Option<(Access, Missing)>> = stream::iter(needs)
         .map(|(access, needed_by)| async move {
@@ -101,7 +129,24 @@ pub async fn preflight(cluster: &Cluster, manifests: &[&Manifest]) -> Result<Pre
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    let (accesses, missing): (Vec<Access>, Vec<Missing>) = refused.into_iter().flatten().unzip();
+    let (mut accesses, mut missing): (Vec<Access>, Vec<Missing>) =
+        refused.into_iter().flatten().unzip();
+    for manifest in manifests {
+        // Where something is missing anyway, that is the reason.
+        if missing.is_empty()
+            && enforced.contains(&manifest.id)
+            && let Some(reason) = cannot_give(cluster, manifest).await?
+        {
+            for (access, what) in escalations() {
+                missing.push(Missing {
+                    what,
+                    reason: reason.clone(),
+                    needed_by: vec![manifest.id.clone()],
+                });
+                accesses.push(access);
+            }
+        }
+    }
     Ok(Preflight {
         server: cluster.server().to_owned(),
         cluster: record,
@@ -118,8 +163,67 @@ pub async fn preflight(cluster: &Cluster, manifests: &[&Manifest]) -> Result<Pre
     })
 }
 
+/// Whether the server would let the operator give a probe's account its lines, seen by the dry run of a ClusterRole. The
+/// server lets nobody give what he does not hold through RBAC himself; what another authoriser allows does not count.
+async fn cannot_give(cluster: &Cluster, manifest: &Manifest) -> Result<Option<String>, ApiError> {
+    let rules: Vec<Value> = manifest
+        .permissions
+        .iter()
+        .map(|line| {
+            if !line.non_resource.is_empty() {
+                return json!({"nonResourceURLs": line.non_resource, "verbs": ["get"]});
+            }
+            let mut rule = json!({"apiGroups": line.api_groups, "resources": line.resources, "verbs": line.verbs});
+            if !line.names.is_empty() {
+                rule["resourceNames"] = json!(line.names);
+            }
+            rule
+        })
+        .collect();
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": format!("karat-trial-{RUN_PLACEHOLDER}")}, "rules": rules,
+    });
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles?dryRun=All";
+    match cluster.create_json(path, &role).await {
+        Err(ApiError::Answered {
+            code: 403, message, ..
+        }) if message.contains("not currently held") => {
+            Ok(Some(message.chars().take(500).collect()))
+        }
+        Err(error) if error.code().is_none() => Err(error),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
+/// What lets an operator give rights that he does not hold through RBAC himself.
+fn escalations() -> impl Iterator<Item = (Access, String)> {
+    [
+        ("escalate", "roles"),
+        ("bind", "roles"),
+        ("escalate", "clusterroles"),
+        ("bind", "clusterroles"),
+    ]
+    .into_iter()
+    .map(|(verb, resource)| {
+        let access = Access::Resource(ResourceAccess {
+            verb: verb.to_owned(),
+            group: RBAC.to_owned(),
+            resource: resource.to_owned(),
+            namespace: if resource == "roles" {
+                sandbox()
+            } else {
+                String::new()
+            },
+            ..ResourceAccess::default()
+        });
+        let what = describe(&access);
+        (access, what)
+    })
+}
+
 /// Every access once, with who needs it.
-fn needs(manifests: &[&Manifest]) -> BTreeMap<Access, Vec<String>> {
+fn needs(manifests: &[&Manifest], enforced: &BTreeSet<String>) -> BTreeMap<Access, Vec<String>> {
     let mut needs: BTreeMap<Access, Vec<String>> = BTreeMap::new();
     let mut add = |access: Access, who: &str| {
         let who_needs = needs.entry(access).or_default();
@@ -140,7 +244,29 @@ fn needs(manifests: &[&Manifest]) -> BTreeMap<Access, Vec<String>> {
             }
         }
     }
-    if manifests.iter().any(|manifest| writes(manifest)) {
+    let accounts = manifests
+        .iter()
+        .any(|manifest| enforced.contains(&manifest.id));
+    for manifest in manifests {
+        // Roles in namespaces of others, for lines that name one.
+        for line in &manifest.permissions {
+            if let (Scope::Namespace(name), true) = (&line.scope, enforced.contains(&manifest.id)) {
+                for resource in ["roles", "rolebindings"] {
+                    for verb in ["get", "create", "delete"] {
+                        let access = ResourceAccess {
+                            verb: verb.to_owned(),
+                            group: RBAC.to_owned(),
+                            resource: resource.to_owned(),
+                            namespace: name.clone(),
+                            ..ResourceAccess::default()
+                        };
+                        add(Access::Resource(access), "karat");
+                    }
+                }
+            }
+        }
+    }
+    if accounts || manifests.iter().any(|manifest| writes(manifest)) {
         let lease = run_lease::lease_ref();
         for (verb, named) in LEASE_NEEDS {
             let access = ResourceAccess {
@@ -157,7 +283,8 @@ fn needs(manifests: &[&Manifest]) -> BTreeMap<Access, Vec<String>> {
             };
             add(Access::Resource(access), "karat");
         }
-        for (group, resource, verbs, in_sandbox) in ENGINE_NEEDS {
+        let account_needs = if accounts { ACCOUNT_NEEDS } else { &[] };
+        for (group, resource, verbs, in_sandbox) in ENGINE_NEEDS.iter().chain(account_needs) {
             for verb in *verbs {
                 let access = ResourceAccess {
                     verb: (*verb).to_owned(),
@@ -331,7 +458,9 @@ mod tests {
     #[tokio::test]
     async fn an_administrator_misses_nothing() {
         let manifest = manifest("a", Reach::Sandbox, 1);
-        let found = preflight(&scripted(|_| true), &[&manifest]).await.unwrap();
+        let found = preflight(&scripted(|_| true), &[&manifest], &BTreeSet::new())
+            .await
+            .unwrap();
         assert_eq!(found.missing, []);
         assert_eq!(found.rbac, None);
         assert_eq!(found.username, "jane");
@@ -350,7 +479,9 @@ mod tests {
             let resource = &spec["resourceAttributes"];
             !(resource["resource"] == "pods" && resource["verb"] == "create")
         });
-        let found = preflight(&cluster, &[&a, &b]).await.unwrap();
+        let found = preflight(&cluster, &[&a, &b], &BTreeSet::new())
+            .await
+            .unwrap();
         let what: Vec<_> = found
             .missing
             .iter()
@@ -380,12 +511,61 @@ mod tests {
         assert!(writes(&reader));
         reader.namespaces.clear();
         reader.permissions.remove(0);
-        let found = preflight(&scripted(|_| false), &[&reader]).await.unwrap();
+        let found = preflight(&scripted(|_| false), &[&reader], &BTreeSet::new())
+            .await
+            .unwrap();
         assert_eq!(found.asked, 1);
         assert_eq!(
             found.missing[0].what,
             "create deviceclasses in the whole cluster"
         );
         assert_eq!(found.missing[0].reason, "because");
+    }
+
+    #[tokio::test]
+    async fn an_account_of_its_own_needs_the_right_to_act_as_it() {
+        let mut reader = manifest("a", Reach::Read, 1);
+        reader.namespaces.clear();
+        let enforced = BTreeSet::from(["a".to_owned()]);
+        let cluster = scripted(|spec| spec["resourceAttributes"]["verb"] != "impersonate");
+        let found = preflight(&cluster, &[&reader], &enforced).await.unwrap();
+        let what: Vec<_> = found.missing.iter().map(|one| one.what.as_str()).collect();
+        assert_eq!(
+            what,
+            ["impersonate serviceaccounts in the run's namespaces"]
+        );
+        let yaml = found.rbac.unwrap();
+        assert!(yaml.contains("act as every service account"), "{yaml}");
+    }
+
+    #[tokio::test]
+    async fn rights_that_cannot_be_given_on_need_escalate_and_bind() {
+        let service = tower_service_fn(|request: http::Request<kube::client::Body>| async move {
+            let answer = match request.uri().path() {
+                "/version" => (200, json!({"gitVersion": "v1.37.0"})),
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles" => (
+                    403,
+                    json!({"kind": "Status", "code": 403, "message": "user \"jane\" is attempting to grant RBAC permissions not currently held"}),
+                ),
+                _ => (201, json!({"status": {"allowed": true}})),
+            };
+            Ok::<_, std::convert::Infallible>(
+                http::Response::builder()
+                    .status(answer.0)
+                    .body(kube::client::Body::from(answer.1.to_string().into_bytes()))
+                    .unwrap(),
+            )
+        });
+        let cluster = Cluster::for_test(kube::Client::new(service, "default"));
+        let manifest = manifest("a", Reach::Sandbox, 1);
+        let enforced = BTreeSet::from(["a".to_owned()]);
+        let found = preflight(&cluster, &[&manifest], &enforced).await.unwrap();
+        assert_eq!(found.missing.len(), 4, "{:?}", found.missing);
+        assert!(found.missing[0].reason.contains("not currently held"));
+        assert!(found.rbac.unwrap().contains("escalate"));
+        let off = preflight(&cluster, &[&manifest], &BTreeSet::new())
+            .await
+            .unwrap();
+        assert_eq!(off.missing, []);
     }
 }

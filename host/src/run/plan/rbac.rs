@@ -91,6 +91,16 @@ pub fn yaml(missing: &[Access], subject: &Subject) -> Option<String> {
             "# The run's own namespaces do not exist yet, so what is needed in them is granted in all namespaces.\n",
         );
     }
+    let impersonates = places
+        .values()
+        .flat_map(BTreeMap::values)
+        .any(|verbs| verbs.contains("impersonate"));
+    if impersonates {
+        out.push_str(
+            "# Who may impersonate in all namespaces can act as every service account of the cluster. Leave the line out for\n\
+             # accounts that should not, and run with --rbac off.\n",
+        );
+    }
     let mut first = true;
     for (place, rules) in &places {
         if !first {
