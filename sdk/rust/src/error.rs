@@ -3,6 +3,7 @@
 //! Who refused matters. Only [`Error::Answered`] is a word of the API server; a refusal of the door, a lost answer or an
 //! ended budget says nothing about the platform and must never become a `fail`. [`Error::is_about_platform`] draws that line.
 
+use crate::admission::Refuser;
 use crate::case::{Conclusion, Reason};
 use std::fmt;
 use std::time::Duration;
@@ -116,15 +117,15 @@ impl Error {
     /// Whether the error is a statement of the platform about what was asked, so that it may prove a `fail`.
     ///
     /// True for answers of the 4xx range, without those that speak of credentials, load, time or other writers (401, 403, 408,
-    /// 409, 410, 429) and without refusals of an admission webhook, which speak of a policy of this cluster; true for answers
-    /// of a wrong form.
+    /// 409, 410, 429) and without refusals of an admission webhook or policy, which speak of a rule of this cluster; true for
+    /// answers of a wrong form.
     /// False for everything else: a server in trouble is no server that does not conform.
     pub fn is_about_platform(&self) -> bool {
         match self {
             Error::Answered(answer) => {
                 (400..500).contains(&answer.code)
                     && !matches!(answer.code, 401 | 403 | 408 | 409 | 410 | 429)
-                    && !answer.message.starts_with("admission webhook ")
+                    && !is_rule_of_cluster(answer)
             }
             Error::Unexpected(_) => true,
             _ => false,
@@ -145,9 +146,7 @@ impl Error {
             Error::Refused(_) => Reason::PermissionDenied,
             Error::Answered(answer) if matches!(answer.code, 401 | 403) => Reason::PermissionDenied,
             // A policy of the cluster refused what the probe needs; whoever runs it can make an exception.
-            Error::Answered(answer) if answer.message.starts_with("admission webhook ") => {
-                Reason::PermissionDenied
-            }
+            Error::Answered(answer) if is_rule_of_cluster(answer) => Reason::PermissionDenied,
             Error::Answered(answer) if answer.code == 409 => Reason::CompetingWorkload,
             Error::VersionSkew(_) => Reason::VersionSkew,
             Error::Unavailable(_) => Reason::InsufficientCapacity,
@@ -156,6 +155,10 @@ impl Error {
         };
         Conclusion::Unknown(reason, self.to_string())
     }
+}
+
+fn is_rule_of_cluster(answer: &Answer) -> bool {
+    matches!(answer.refuser(), Refuser::Webhook | Refuser::Policy)
 }
 
 impl fmt::Display for Error {
@@ -219,6 +222,11 @@ mod tests {
             answer(409, "Conflict", ""),
             answer(403, "Forbidden", ""),
             answer(400, "", "admission webhook \"a.b\" denied the request"),
+            answer(
+                422,
+                "Invalid",
+                "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no",
+            ),
             Error::NoAnswer("reset".into()),
             Error::Refused("line 3".into()),
             Error::Expired,

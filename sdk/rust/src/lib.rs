@@ -27,8 +27,9 @@
 //! Compiled for `wasm32-unknown-unknown`, its calls go through the contract to the door of the engine. Compiled natively, as
 //! unit tests do, the same calls go to a fake cluster in memory. There is no other way out of a probe.
 //!
-//! Read in this order: [`kube`], [`case`], [`wait`], [`leases`], [`discovery`], [`inventory`], [`build`], [`testing`].
+//! Read in this order: [`kube`], [`case`], [`wait`], [`leases`], [`discovery`], [`inventory`], [`build`], [`admission`], [`testing`].
 
+pub mod admission;
 #[cfg(target_arch = "wasm32")]
 mod bindings;
 pub mod build;

@@ -1,8 +1,8 @@
 //! The fake cluster: objects in memory with the semantics of the Kubernetes API that a probe can notice.
 //!
 //! It has uids, resource versions, generations, conflicts, selectors, finalizers, owner references and watches. It has no
-//! admission, no defaulting and no validation but what a test adds with [`FakeCluster::validate`], and nothing runs in it but
-//! the controllers that a test adds. A probe that passes here has shown that its logic is right, nothing about a platform.
+//! admission, no defaulting and no validation but what a test adds with [`FakeCluster::admit`], [`FakeCluster::refuse`] and
+//! [`FakeCluster::validate`], and nothing runs in it but the controllers that a test adds. A probe that passes here has shown that its logic is right, nothing about a platform.
 
 use super::selector;
 use crate::error::{Answer, Error};
@@ -69,7 +69,21 @@ struct Rule {
 type Planned = Box<dyn FnOnce(&mut FakeCluster)>;
 type Controller = Box<dyn FnMut(&mut FakeCluster)>;
 type Validator = Box<dyn Fn(&Value) -> Vec<String>>;
-type Admission = Box<dyn Fn(&FakeCluster, &mut Value)>;
+type Refusal = Box<dyn Fn(&Admission<'_>) -> Option<(u16, String)>>;
+type Mutator = Box<dyn Fn(&FakeCluster, &mut Value)>;
+
+/// What admission looks at when an object is created or changed.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    /// The cluster as it is, without the object.
+    pub cluster: &'a FakeCluster,
+    /// The object as it would be stored.
+    pub object: &'a Value,
+    /// Whether a controller of the cluster asks, and not the probe.
+    pub by_controller: bool,
+    /// Whether nothing would be stored.
+    pub dry_run: bool,
+}
 
 /// A cluster in memory.
 pub struct FakeCluster {
@@ -84,7 +98,8 @@ pub struct FakeCluster {
     controllers: Vec<Controller>,
     later: Vec<(Duration, Planned)>,
     validators: Vec<(String, Validator)>,
-    admissions: Vec<(String, Admission)>,
+    refusals: Vec<(String, Refusal)>,
+    mutators: Vec<(String, Mutator)>,
     rules: Vec<Rule>,
     raw: BTreeMap<String, (u16, String)>,
     dropped: Vec<(String, String)>,
@@ -127,7 +142,8 @@ impl FakeCluster {
             controllers: Vec::new(),
             later: Vec::new(),
             validators: Vec::new(),
-            admissions: Vec::new(),
+            refusals: Vec::new(),
+            mutators: Vec::new(),
             rules: Vec::new(),
             raw: BTreeMap::new(),
             dropped: Vec::new(),
@@ -287,15 +303,45 @@ impl FakeCluster {
         self
     }
 
-    /// Completes or changes objects of a resource when they are created, as admission does.
+    /// Completes or changes objects of a resource when they are created, as mutating admission does.
     pub fn admit(
         &mut self,
         resource: &str,
         change: impl Fn(&FakeCluster, &mut Value) + 'static,
     ) -> &mut Self {
-        self.admissions
-            .push((resource.to_owned(), Box::new(change)));
+        self.mutators.push((resource.to_owned(), Box::new(change)));
         self
+    }
+
+    /// Asks before an object of a resource is created or changed, dry runs included; a code and a message refuse it.
+    pub fn refuse(
+        &mut self,
+        resource: &str,
+        check: impl Fn(&Admission<'_>) -> Option<(u16, String)> + 'static,
+    ) -> &mut Self {
+        self.refusals.push((resource.to_owned(), Box::new(check)));
+        self
+    }
+
+    /// Creates an object as a controller would: admission and validation may refuse it. Gives it as stored.
+    ///
+    /// # Errors
+    /// As the server answers.
+    ///
+    /// # Panics
+    /// When the cluster does not serve its kind.
+    pub fn create(&mut self, object: Value) -> Result<Value, Error> {
+        let Some(key) = self.key_of(&object) else {
+            panic!("the fake cluster does not serve this object: {object}");
+        };
+        let object = self.mutated(&key, object);
+        let object = self.admitted(&key, object, true, false)?;
+        Ok(self.store(key, object))
+    }
+
+    /// The time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.now
     }
 
     /// Forgets all validators: a broken cluster.
@@ -503,15 +549,8 @@ impl FakeCluster {
         if !key.namespace.is_empty() {
             object["metadata"]["namespace"] = json!(key.namespace);
         }
-        self.without_dropped(&key, &mut object);
-        let admissions = std::mem::take(&mut self.admissions);
-        for (resource, change) in &admissions {
-            if *resource == key.resource {
-                change(self, &mut object);
-            }
-        }
-        self.admissions = admissions;
-        self.validated(&key, &object)?;
+        let object = self.mutated(&key, object);
+        let mut object = self.admitted(&key, object, false, dry_run)?;
         if self.objects.contains_key(&key) {
             return Err(answer(
                 409,
@@ -535,7 +574,7 @@ impl FakeCluster {
     pub(super) fn update(
         &mut self,
         key: &Key,
-        mut object: Value,
+        object: Value,
         dry_run: bool,
     ) -> Result<Value, Error> {
         let old = self.find(key)?.clone();
@@ -551,8 +590,7 @@ impl FakeCluster {
                 ),
             ));
         }
-        self.without_dropped(key, &mut object);
-        self.validated(key, &object)?;
+        let mut object = self.admitted(key, object, false, dry_run)?;
         object["status"] = old["status"].clone();
         if object["status"].is_null()
             && let Some(object) = object.as_object_mut()
@@ -673,6 +711,44 @@ impl FakeCluster {
                 parent.remove(field);
             }
         }
+    }
+
+    fn mutated(&self, key: &Key, mut object: Value) -> Value {
+        self.without_dropped(key, &mut object);
+        for (_, change) in self.mutators.iter().filter(|(of, _)| *of == key.resource) {
+            change(self, &mut object);
+        }
+        object
+    }
+
+    /// Validation and then admission, as a real server does. Gives the object as it would be stored.
+    fn admitted(
+        &self,
+        key: &Key,
+        mut object: Value,
+        by_controller: bool,
+        dry_run: bool,
+    ) -> Result<Value, Error> {
+        self.without_dropped(key, &mut object);
+        self.validated(key, &object)?;
+        let admission = Admission {
+            cluster: self,
+            object: &object,
+            by_controller,
+            dry_run,
+        };
+        for (_, check) in self.refusals.iter().filter(|(of, _)| *of == key.resource) {
+            if let Some((code, message)) = check(&admission) {
+                let reason = if code == 403 { "Forbidden" } else { "Invalid" };
+                let message = format!(
+                    "{} \"{}\" is forbidden: {message}",
+                    qualified(key),
+                    key.name
+                );
+                return Err(answer(code, reason, message));
+            }
+        }
+        Ok(object)
     }
 
     fn validated(&self, key: &Key, object: &Value) -> Result<(), Error> {

@@ -43,7 +43,7 @@ mod selector;
 mod tests;
 
 pub(crate) use attempt::{if_running, with};
-pub use cluster::{FakeCluster, Fault};
+pub use cluster::{Admission, FakeCluster, Fault};
 
 use crate::Probe;
 use crate::case::Conclusion;
