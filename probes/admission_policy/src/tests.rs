@@ -514,7 +514,7 @@ fn a_label_that_something_adds_takes_the_case_away() {
 fn a_policy_that_somebody_deleted_or_changed_is_no_fail() {
     for what in ["deleted", "changed"] {
         let mut cluster = CONFORMING.start("v1.37.0");
-        cluster.after(Duration::from_millis(1500), move |cluster| {
+        cluster.after(Duration::from_millis(2500), move |cluster| {
             let name = "cost-abcd2345";
             match what {
                 "deleted" => cluster.remove(BINDINGS, "", name),
@@ -677,6 +677,16 @@ fn claims_are_left_out_where_they_cannot_be_tried() {
         ),
     );
     let run = run(cluster);
+    assert_eq!(run.conclusion("claim-allowed"), None);
+    assert_passed(&run, &REQUIRED);
+    run.assert_earned();
+}
+
+#[test]
+fn claims_that_were_not_granted_are_left_out() {
+    let narrow =
+        manifest::TEXT.replace("resources = [\"resourceclaims\"]", "resources = [\"none\"]");
+    let run = testing::run::<AdmissionPolicy>(&narrow, CONFORMING.start("v1.37.0"));
     assert_eq!(run.conclusion("claim-allowed"), None);
     assert_passed(&run, &REQUIRED);
     run.assert_earned();

@@ -10,8 +10,11 @@ use crate::wait::{self, Deadline};
 use serde_json::Value;
 use std::time::Duration;
 
-/// How often an object is tried that must be refused sooner or later.
-const TRY: Duration = Duration::from_millis(250);
+/// Rest after the first try of an object that must be refused sooner or later. It doubles, since most rules are in force within
+/// a second, and those that are not would fill the recording with accepted dry runs.
+const FIRST_REST: Duration = Duration::from_millis(250);
+/// The longest rest between two tries.
+const LONGEST_REST: Duration = Duration::from_secs(4);
 
 /// Who said no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,7 @@ pub fn until_refused(
     mut wanted: impl FnMut(&Answer) -> bool,
 ) -> Result<Refused> {
     let target = target.clone().dry_run();
+    let mut rest = FIRST_REST;
     loop {
         let tried = match target.create(object) {
             Ok(_) => Ok(Refused::Never),
@@ -125,7 +129,8 @@ pub fn until_refused(
         if left.is_zero() {
             return tried;
         }
-        wait::sleep(TRY.min(left))?;
+        wait::sleep(rest.min(left))?;
+        rest = (rest * 2).min(LONGEST_REST);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tests of the whole system, one binary: they share one control plane where they can.
 
 mod accounts;
+mod admission_policy;
 mod cli;
 mod docs;
 mod door;
