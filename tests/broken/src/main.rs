@@ -90,7 +90,9 @@ async fn run(args: &Args) -> Result<ExitCode> {
         if let Progress::Done(done) = &progress {
             results.push((*done).clone());
             // An interrupted table keeps what it has.
-            if let Err(error) = report::write(&args.json, &results, count) {
+            let kept = report::write(&args.json, &results, count)
+                .and_then(|()| report::remember(&args.json, &results));
+            if let Err(error) = kept {
                 eprintln!("warning: {error:#}");
             }
         }

@@ -1,7 +1,7 @@
 //! The JSON file with what became of every entry, and the sums.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -107,18 +107,27 @@ fn entry(done: &Done) -> Value {
     })
 }
 
-/// Seconds that entries took the last time, by `probe/name`; empty if there is no such file.
+/// Where the times of all entries lie, beside the results: those of a part must not make one forget the others.
+fn times(path: &Path) -> PathBuf {
+    path.with_extension("seconds.json")
+}
+
+/// Seconds that entries took the last time, by `probe/name`; empty if that is not known.
 #[must_use]
 pub fn seconds_of(path: &Path) -> BTreeMap<String, f64> {
-    let read = || -> Option<Value> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
-    let report = read().unwrap_or_default();
-    let entries = report["entries"].as_array().into_iter().flatten();
-    entries
-        .filter_map(|e| {
-            let id = format!("{}/{}", e["probe"].as_str()?, e["name"].as_str()?);
-            Some((id, e["seconds"].as_f64()?))
-        })
-        .collect()
+    let read = || serde_json::from_slice(&std::fs::read(times(path)).ok()?).ok();
+    read().unwrap_or_default()
+}
+
+/// Remembers how long entries took, beside what is known of others.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn remember(path: &Path, all: &[Done]) -> Result<()> {
+    let mut seconds = seconds_of(path);
+    seconds.extend(all.iter().map(|d| (d.entry.id(), d.took.as_secs_f64())));
+    let path = times(path);
+    std::fs::write(&path, serde_json::to_vec(&seconds)?).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
@@ -146,6 +155,24 @@ mod tests {
             }
             .fine()
         );
+    }
+
+    #[test]
+    fn times_of_a_part_do_not_make_one_forget_the_others() {
+        let folder = std::env::temp_dir().join(format!("karat-times-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("mutants.json");
+        let all = crate::table::load(&crate::table::folder()).unwrap();
+        let done = |i: usize| {
+            let took = std::time::Duration::from_secs(7);
+            Done::broken_off(&all[i], &anyhow::anyhow!("x"), took)
+        };
+        remember(&path, &[done(0)]).unwrap();
+        remember(&path, &[done(1)]).unwrap();
+        let seconds = seconds_of(&path);
+        assert_eq!(seconds.len(), 2);
+        assert_eq!(seconds.get(&all[0].id()), Some(&7.0));
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
