@@ -10,6 +10,10 @@ use karat_sdk::wait::{self, Deadline};
 use karat_sdk::{Case, Conclusion, Reason, Result, inventory, log, run};
 use std::time::Duration;
 
+/// How long is looked on when the pod is bound: a scheduler that takes too many takes them at the same time, and their marks may come a
+/// moment later.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// A pod of the crew that gave way.
 #[derive(Clone, Debug)]
 pub(crate) struct Victim {
@@ -125,8 +129,9 @@ pub(crate) fn check(
         high: pod.uid().to_owned(),
         ..Seen::default()
     };
-    let deadline = Deadline::after(patience);
-    while seen.bound.is_empty() && seen.foreign.is_none() {
+    let mut deadline = Deadline::after(patience);
+    let mut settling = false;
+    while seen.foreign.is_none() {
         let mut news = false;
         while let Some(event) = own.poll()? {
             seen.own(&event, crew);
@@ -140,6 +145,10 @@ pub(crate) fn check(
                 seen.other(&event, crew);
             }
             news = true;
+        }
+        if !settling && !seen.bound.is_empty() {
+            settling = true;
+            deadline = Deadline::after(SETTLE);
         }
         let left = deadline.left();
         if left.is_zero() {

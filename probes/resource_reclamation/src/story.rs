@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How often the count is taken while something is missing. Most of it is not visible in one watch.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a pod holds its unit before others are looked for who hold it too.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// The times of the manifest.
 struct Times {
     reclaim: Duration,
@@ -64,7 +67,7 @@ pub(crate) fn tell(case: &Case, place: &Place, end: End) -> Result<Conclusion> {
     case.observe("node", holder.pod.text("/spec/nodeName"));
     // Only what holds now can be held twice.
     if !inventory::has_ended(&holder.pod)
-        && let Some(text) = place.double_booked(holder.key.as_ref())?
+        && let Some(text) = held_twice(place, &holder)?
     {
         return Ok(Conclusion::fail(text));
     }
@@ -80,6 +83,12 @@ pub(crate) fn tell(case: &Case, place: &Place, end: End) -> Result<Conclusion> {
         (clock::elapsed() - began).as_millis(),
     );
     heir(case, place, end, &holder, &times)
+}
+
+/// Who else holds the unit of a pod that runs.
+fn held_twice(place: &Place, holder: &Holder) -> Result<Option<String>> {
+    wait::sleep(SETTLE)?;
+    place.double_booked(holder.key.as_ref())
 }
 
 fn competing(text: &str) -> Conclusion {
@@ -354,7 +363,7 @@ fn heir(
             "the new pod got {is} instead of {was}"
         )));
     }
-    if let Some(text) = place.double_booked(heir.key.as_ref())? {
+    if let Some(text) = held_twice(place, &heir)? {
         return Ok(Conclusion::fail(text));
     }
     place.pods().delete(&name)?;

@@ -20,5 +20,6 @@ pub mod pool;
 pub mod report;
 pub mod rules;
 pub mod table;
+pub mod units;
 pub mod verdict;
 pub mod words;

@@ -29,10 +29,20 @@ pub type Playing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 const RULES: &[(&str, MakeLayers)] = &[("flawed-objects-are-accepted", flawed_objects)];
 
-const CONTROLLERS: &[(&str, Controller)] =
-    &[("keep-claims-allocated", |client, _, notes, ready| {
+const CONTROLLERS: &[(&str, Controller)] = &[
+    ("keep-claims-allocated", |client, _, notes, ready| {
         Box::pin(keep_claims_allocated(client, notes, ready))
-    })];
+    }),
+    ("also-preempts", |client, with, notes, ready| {
+        Box::pin(crate::units::also_preempts(client, with, notes, ready))
+    }),
+    ("double-books", |client, _, notes, ready| {
+        Box::pin(crate::units::double_books(client, notes, ready))
+    }),
+    ("shrinks-the-node", |client, with, notes, ready| {
+        Box::pin(crate::units::shrinks_the_node(client, with, notes, ready))
+    }),
+];
 
 /// The rules of this name.
 ///
