@@ -8,7 +8,12 @@ use karat_sdk::build::DraVersion;
 use karat_sdk::discovery::Discovery;
 use karat_sdk::inventory::devices::{self, Choice, Devices};
 use karat_sdk::inventory::{self, Node};
-use karat_sdk::{Case, Conclusion, Object, Query, Reason, Result, run};
+use karat_sdk::leases::{self, Lease};
+use karat_sdk::{Case, Conclusion, Error, Object, Query, Reason, Result, run};
+use std::time::Duration;
+
+/// How long others of the run may hold what is needed.
+const TURN: Duration = Duration::from_secs(900);
 
 /// Most pods that fill the room.
 const MOST: u64 = 4;
@@ -45,6 +50,8 @@ pub(crate) struct Room {
     pub(crate) devices: Option<DeviceRoom>,
     /// uids of the pods that were on the node before.
     pub(crate) before: Vec<String>,
+    /// Holds the node, and the order in which victims are picked.
+    _lease: Lease,
 }
 
 impl Room {
@@ -110,8 +117,18 @@ impl Offer {
     }
 }
 
+/// A node with an accelerator where there is one, else any.
+fn lease() -> Result<Lease> {
+    use crate::manifest::leases::{ACCELERATORS, ANY_NODE, ORDER};
+    match leases::acquire(&[ACCELERATORS, ORDER], TURN) {
+        Err(Error::Unavailable(_)) => leases::acquire(&[ANY_NODE, ORDER], TURN),
+        other => other,
+    }
+}
+
 /// Looks for a node.
 pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> {
+    let lease = lease()?;
     let discovery = Discovery::read()?;
     let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN)?;
     let version = newest.as_deref().and_then(DraVersion::parse);
@@ -129,8 +146,8 @@ pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> 
     case.observe("nodes that a pod could use", nodes.len());
     let mut best: Option<Offer> = None;
     let mut low = 0;
-    // A few are enough: the first with accelerators, and where there are none, any.
-    for node in candidates(&nodes, devices.as_ref().map(|(_, found)| found)) {
+    let leased = |node: &&Node| lease.nodes().iter().any(|one| one.name() == node.name);
+    for node in nodes.iter().filter(leased) {
         let before = inventory::pods_on(&node.name)?;
         if before
             .iter()
@@ -170,10 +187,10 @@ pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> 
             Reason::InsufficientCapacity,
             if low > 0 {
                 format!(
-                    "{low} nodes have pods of a priority below {FLOOR}, which this probe could displace; no other node has room"
+                    "{low} leased nodes have pods of a priority below {FLOOR}, which this probe could displace"
                 )
             } else {
-                "no node has a free unit, or 0.7 CPU; free one".to_owned()
+                "the leased node has neither a free unit nor 0.7 CPU; free one".to_owned()
             },
         ));
     };
@@ -182,10 +199,8 @@ pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> 
         .flat_map(|(_, found)| asked_on(&offer.node, found))
         .collect();
     let devices = devices.filter(|_| offer.unit == Unit::Cpu && !choices.is_empty());
-    let room = divide(
-        offer,
-        devices.map(|(version, _)| DeviceRoom { version, choices }),
-    );
+    let devices = devices.map(|(version, _)| DeviceRoom { version, choices });
+    let room = divide(offer, devices, lease);
     case.observe("node", &room.node.name);
     case.observe("uid of the node", &room.node.uid);
     case.observe("competed for", room.resource());
@@ -194,17 +209,6 @@ pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> 
     case.observe("share of each", room.asked());
     *found = Some(room);
     Ok(Conclusion::Pass)
-}
-
-/// At most eight nodes: those with accelerators first.
-fn candidates<'a>(nodes: &'a [Node], devices: Option<&Devices>) -> Vec<&'a Node> {
-    let has = |node: &&Node| {
-        node.extended_resources().next().is_some()
-            || devices.is_some_and(|found| found.usable_on(&node.name).next().is_some())
-    };
-    let with = nodes.iter().filter(has);
-    let without = nodes.iter().filter(|node| !has(node));
-    with.chain(without).take(8).collect()
 }
 
 /// How to ask for each of at most three devices of a node.
@@ -216,7 +220,7 @@ fn asked_on(node: &Node, found: &Devices) -> Vec<Choice> {
 
 /// Shares the free units among at most four pods, all of it for units, nearly all of it for CPU. With devices there is one pod for
 /// each, and one without that has as high a priority as the one to come.
-fn divide(offer: Offer, devices: Option<DeviceRoom>) -> Room {
+fn divide(offer: Offer, devices: Option<DeviceRoom>, lease: Lease) -> Room {
     let Offer {
         node,
         unit,
@@ -246,5 +250,6 @@ fn divide(offer: Offer, devices: Option<DeviceRoom>) -> Room {
         shares,
         devices,
         before: before.iter().map(|pod| pod.uid().to_owned()).collect(),
+        _lease: lease,
     }
 }

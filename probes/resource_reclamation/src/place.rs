@@ -7,7 +7,12 @@ use karat_sdk::build::{ClaimSpec, DraVersion, PodBuilder, claim_template};
 use karat_sdk::discovery::Discovery;
 use karat_sdk::inventory::devices::{self, Choice, Devices, Key};
 use karat_sdk::inventory::{self, Node};
-use karat_sdk::{Case, Conclusion, Object, Query, Reason, Result, Target, json, run};
+use karat_sdk::leases::{self, Lease};
+use karat_sdk::{Case, Conclusion, Error, Object, Query, Reason, Result, Target, json, run};
+use std::time::Duration;
+
+/// How long others of the run may hold what is needed.
+const TURN: Duration = Duration::from_secs(900);
 
 /// Name of the template that asks for the device.
 const TEMPLATE: &str = "unit";
@@ -33,6 +38,8 @@ pub(crate) struct Place {
     pub(crate) unit: Unit,
     /// Units that others held at first.
     theirs: u64,
+    /// Holds the node.
+    _lease: Lease,
 }
 
 /// How the count stands.
@@ -204,8 +211,17 @@ fn held_by_others(pods: &[Object], resource: &str, namespace: &str) -> u64 {
 
 /// Looks for a unit, counts, and makes the template for it.
 pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> Result<Conclusion> {
-    let nodes = inventory::nodes()?;
+    // Without a lease the rest only says why there is none.
+    let mut lease = match leases::acquire(&[crate::manifest::leases::UNIT], TURN) {
+        Ok(lease) => Some(lease),
+        Err(Error::Unavailable(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let mut nodes = inventory::nodes()?;
     case.observe("nodes that a pod could use", nodes.len());
+    if let Some(lease) = &lease {
+        nodes.retain(|node| lease.nodes().iter().any(|one| one.name() == node.name));
+    }
     let discovery = Discovery::read()?;
     let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN)?;
     let mut exists = false;
@@ -215,7 +231,9 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
         let read = devices::read(version, &run::id())?;
         exists = !read.all.is_empty();
         not_understood = read.usable().next().is_some();
-        if let Some((node, choice)) = choose(&nodes, &read) {
+        if let Some((node, choice)) = choose(&nodes, &read).filter(|_| lease.is_some())
+            && let Some(lease) = lease.take()
+        {
             let free: Vec<Key> = read
                 .usable_on(&node.name)
                 .map(|device| device.key.clone())
@@ -238,6 +256,7 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
                     free,
                 },
                 theirs: 0,
+                _lease: lease,
             });
             return Ok(Conclusion::Pass);
         }
@@ -258,9 +277,9 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
         {
             exists = true;
             let free = inventory::free(node, &pods, resource) / 1000;
-            if free == 0 {
+            let Some(lease) = lease.take_if(|_| free > 0) else {
                 continue;
-            }
+            };
             case.observe("node", &node.name);
             case.observe("uid of the node", &node.uid);
             case.observe("resource", resource);
@@ -268,6 +287,7 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
             *found = Some(Place {
                 node: node.clone(),
                 namespace: namespace.to_owned(),
+                _lease: lease,
                 theirs: held_by_others(&pods, resource, namespace),
                 unit: Unit::Extended {
                     resource: resource.to_owned(),
