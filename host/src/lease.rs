@@ -261,6 +261,14 @@ impl Leases {
     }
 }
 
+/// How many Ready, schedulable worker nodes a cluster has.
+///
+/// # Errors
+/// They cannot be listed.
+pub async fn worker_nodes(cluster: &Cluster) -> Result<u64, ApiError> {
+    inventory::count(cluster).await
+}
+
 fn offer(node: &Node) -> Offer {
     Offer {
         usable: node.usable,

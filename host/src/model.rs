@@ -476,6 +476,22 @@ pub struct RunRecord {
     pub head: String,
     /// The probes in the order of the plan.
     pub probes: Vec<ProbeRecord>,
+    /// How long its leases made it take; none while it runs or after a crash. Of the last part, where a run was continued.
+    #[serde(default)]
+    pub leases: Option<LeaseRecord>,
+}
+
+/// How long a run had to take because of its leases, and how long it took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseRecord {
+    /// Leases that were held.
+    pub held: u64,
+    /// The longest path, reckoned from the manifests.
+    pub planned_ms: u64,
+    /// The longest path, reckoned from what was really held and how long each probe worked.
+    pub bound_ms: u64,
+    /// From the start of the first probe to the end of the last, clean-up of each included.
+    pub wall_ms: u64,
 }
 
 /// What identifies the cluster of a run.

@@ -37,6 +37,27 @@ pub struct Graph {
     pub longest_ms: u64,
     /// What makes it: `probe gang-scheduling`, `lock preemption`, `4 nodes`.
     pub because: String,
+    /// Time for which nodes are held alone, summed over nodes, in milliseconds.
+    pub alone_node_ms: u64,
+}
+
+impl Graph {
+    /// Reckons with so many worker nodes, once they are known.
+    pub fn on_nodes(&mut self, nodes: u64) {
+        if let Some(ms) = self.alone_node_ms.checked_div(nodes)
+            && ms > self.longest_ms
+        {
+            self.longest_ms = ms;
+            let noun = if nodes == 1 { "node" } else { "nodes" };
+            self.because = format!("{nodes} {noun}");
+        }
+    }
+
+    /// Whether somebody holds nodes alone, so that their number matters.
+    #[must_use]
+    pub fn wants_nodes(&self) -> bool {
+        self.alone_node_ms > 0
+    }
 }
 
 /// The longest of several times with a name for each.
@@ -57,13 +78,11 @@ impl Longest {
     }
 }
 
-/// Reckons from manifests. `nodes` is how many worker nodes there are; none leaves them out, since one node too few would
-/// promise a bound that is none.
-pub fn planned<'a>(manifests: impl IntoIterator<Item = &'a Manifest>, nodes: Option<u64>) -> Graph {
+/// Reckons from manifests, without nodes: how many there are, only a cluster can tell ([`Graph::on_nodes`]).
+pub fn planned<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Graph {
     let mut graph = Graph::default();
     let mut longest = Longest::default();
     let mut locks: BTreeMap<String, u64> = BTreeMap::new();
-    let mut alone: u64 = 0;
     for manifest in manifests {
         let longest_lease = manifest.leases.iter().map(|line| line.usual).max();
         if let Some(usual) = manifest.budget.usual.or(longest_lease) {
@@ -81,7 +100,7 @@ pub fn planned<'a>(manifests: impl IntoIterator<Item = &'a Manifest>, nodes: Opt
                 }
                 Wish::Nodes(wish) => {
                     if wish.alone {
-                        alone += u64::from(wish.least) * ms;
+                        graph.alone_node_ms += u64::from(wish.least) * ms;
                     }
                     let count = match (wish.least, wish.most) {
                         (1, 1) => "1 node".to_owned(),
@@ -110,11 +129,6 @@ pub fn planned<'a>(manifests: impl IntoIterator<Item = &'a Manifest>, nodes: Opt
     }
     for (lock, ms) in locks {
         longest.with(ms, || format!("lock {lock}"));
-    }
-    if let Some(nodes) = nodes.filter(|nodes| *nodes > 0) {
-        longest.with(alone / nodes, || {
-            format!("{nodes} {}", if nodes == 1 { "node" } else { "nodes" })
-        });
     }
     // Nodes first, then locks by name; within each the longest first.
     graph.rows.sort_by(|a, b| {
@@ -168,6 +182,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{LeaseLine, NodesWish};
 
     fn held(probe: &str, nodes: &[(&str, bool)], locks: &[(&str, bool)], seconds: u64) -> Held {
         let map = |list: &[(&str, bool)]| {
@@ -181,6 +196,75 @@ mod tests {
             locks: map(locks),
             time: Duration::from_secs(seconds),
         }
+    }
+
+    fn manifest(id: &str, usual: u64, leases: &[LeaseLine]) -> Manifest {
+        let mut manifest = crate::run::plan::tests::manifest(id, crate::model::Reach::Read, 300);
+        manifest.budget.usual = Some(Duration::from_secs(usual));
+        manifest.leases = leases.to_vec();
+        manifest
+    }
+
+    fn line(name: &str, wish: Wish, seconds: u64) -> LeaseLine {
+        LeaseLine {
+            name: name.to_owned(),
+            wish,
+            usual: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn the_longest_path_is_a_probe_a_lock_or_the_nodes() {
+        let order = |shared| Wish::Lock {
+            name: "preemption".to_owned(),
+            shared,
+        };
+        let nodes = Wish::Nodes(NodesWish {
+            least: 2,
+            most: 16,
+            units: UnitsWish::Count(1),
+            alone: true,
+        });
+        let a = manifest("a", 70, &[line("order", order(false), 60)]);
+        let b = manifest("b", 50, &[line("order", order(true), 40)]);
+        let graph = planned([&a, &b]);
+        assert_eq!(
+            (graph.longest_ms, graph.because.as_str()),
+            (70_000, "probe a")
+        );
+        let c = manifest(
+            "c",
+            65,
+            &[line("order", order(false), 30), line("gang", nodes, 60)],
+        );
+        let mut graph = planned([&a, &b, &c]);
+        assert_eq!(
+            (graph.longest_ms, graph.because.as_str()),
+            (90_000, "lock preemption")
+        );
+        let rows: Vec<String> = graph
+            .rows
+            .iter()
+            .map(|row| format!("{} {} {} {}", row.what, row.probe, row.how, row.amount))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "nodes c alone 2 to 16 nodes, 1 unit on each",
+                "preemption a exclusive ",
+                "preemption b shared ",
+                "preemption c exclusive ",
+            ]
+        );
+        assert!(graph.wants_nodes());
+        graph.on_nodes(0);
+        graph.on_nodes(2);
+        assert_eq!(graph.longest_ms, 90_000);
+        graph.on_nodes(1);
+        assert_eq!(
+            (graph.longest_ms, graph.because.as_str()),
+            (120_000, "1 node")
+        );
     }
 
     #[test]

@@ -117,6 +117,20 @@ pub(super) async fn read(cluster: &Cluster, run: &str) -> Result<BTreeMap<String
     Ok(nodes)
 }
 
+/// How many nodes are usable.
+pub(super) async fn count(cluster: &Cluster) -> Result<u64, ApiError> {
+    let mut usable = BTreeSet::new();
+    each(cluster, "/api/v1/nodes", "", |object| {
+        if let Some((name, node)) = node(object)
+            && node.usable
+        {
+            usable.insert(name);
+        }
+    })
+    .await?;
+    Ok(usable.len() as u64)
+}
+
 /// Reads some nodes again. One that is gone is left out.
 pub(super) async fn refresh(
     cluster: &Cluster,

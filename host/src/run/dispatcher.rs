@@ -5,13 +5,16 @@ use super::executor::{self, not_started};
 use super::prepare::{Prepared, Work};
 use super::{Context, PARALLEL_MAX, RunError};
 use crate::event::RunEventKind;
-use crate::model::{AttemptRecord, Outcome, RunRecord};
+use crate::lease::{Leases, graph};
+use crate::manifest::Manifest;
+use crate::model::{AttemptRecord, LeaseRecord, Outcome, RunRecord};
 use crate::runfolder::RunHead;
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Runs all the work and closes the run.
 pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> {
@@ -34,7 +37,13 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
             .collect(),
     });
     let mut waiting = VecDeque::from(work);
-    let mut running: JoinSet<(usize, AttemptRecord)> = JoinSet::new();
+    let manifests: Vec<Arc<Manifest>> = waiting
+        .iter()
+        .map(|work| Arc::new(work.probe.manifest().clone()))
+        .collect();
+    let began = Instant::now();
+    let mut times: Vec<(String, Duration)> = Vec::new();
+    let mut running: JoinSet<(usize, AttemptRecord, (String, Duration))> = JoinSet::new();
     let parallel = parallel.clamp(1, PARALLEL_MAX);
     let mut trouble: Option<RunError> = None;
     loop {
@@ -46,7 +55,9 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
                 Ok(attempt) => {
                     let context = Arc::clone(&context);
                     running.spawn(async move {
-                        (place, executor::attempt(context, probe, attempt).await)
+                        let (began, id) = (Instant::now(), probe.manifest().id.clone());
+                        let record = executor::attempt(context, probe, attempt).await;
+                        (place, record, (id, began.elapsed()))
                     });
                 }
                 Err(error) => trouble = Some(error.into()),
@@ -66,7 +77,8 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
         };
         match ended {
             None => break,
-            Some(Ok((place, attempt))) => {
+            Some(Ok((place, attempt, time))) => {
+                times.push(time);
                 if let Err(error) = book.add(&context, place, attempt) {
                     trouble.get_or_insert(error);
                 }
@@ -77,6 +89,7 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
             }
         }
     }
+    book.record.leases = Some(leases(&context.leases, &manifests, &times, began.elapsed()));
     if context.stop.is_stopping() {
         for Work { place, probe, .. } in waiting {
             let attempt = context.folder.new_attempt(&probe.manifest().id)?;
@@ -115,6 +128,25 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
     match trouble {
         None => Ok(book.record),
         Some(trouble) => Err(trouble),
+    }
+}
+
+/// What the leases made of the run.
+fn leases(
+    leases: &Leases,
+    manifests: &[Arc<Manifest>],
+    times: &[(String, Duration)],
+    wall: Duration,
+) -> LeaseRecord {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut planned = graph::planned(manifests.iter().map(|manifest| &**manifest));
+    planned.on_nodes(leases.known_nodes());
+    let held = leases.held();
+    LeaseRecord {
+        held: held.len() as u64,
+        planned_ms: planned.longest_ms,
+        bound_ms: ms(graph::seen(times, &held, &leases.waits())),
+        wall_ms: ms(wall),
     }
 }
 

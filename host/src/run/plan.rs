@@ -11,6 +11,7 @@ pub mod preflight;
 pub mod rbac;
 pub mod trial;
 
+use crate::lease::graph::{self, Graph};
 use crate::manifest::{Manifest, PodSecurity, Required, Scope};
 use crate::model::Reach;
 use crate::names;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub left_out: Vec<LeftOut>,
     /// What the run may cost.
     pub cost: Cost,
+    /// What probes hold for themselves, and how long the run must take because of it.
+    pub leases: Graph,
 }
 
 /// One probe of a plan.
@@ -203,6 +206,7 @@ pub fn make(offers: &[Offer<'_>], wishes: &Wishes, granted: &Granted<'_>) -> Pla
         probes: Vec::new(),
         left_out: Vec::new(),
         cost: Cost::default(),
+        leases: Graph::default(),
     };
     for offer in chosen {
         let left_out = |why| LeftOut {
@@ -228,6 +232,9 @@ pub fn make(offers: &[Offer<'_>], wishes: &Wishes, granted: &Granted<'_>) -> Pla
         }
     }
     plan.cost = cost(&plan.probes, wishes.parallel.max(1));
+    let started = |offer: &&Offer<'_>| plan.probes.iter().any(|one| one.probe == offer.manifest.id);
+    let manifests = offers.iter().filter(started).map(|offer| offer.manifest);
+    plan.leases = graph::planned(manifests);
     plan
 }
 
@@ -435,12 +442,12 @@ fn millis(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::manifest::{Budget, Case, CaseKind, NamespaceLine, PermissionLine};
     use std::collections::BTreeMap;
 
-    pub(super) fn manifest(id: &str, reach: Reach, seconds: u64) -> Manifest {
+    pub(crate) fn manifest(id: &str, reach: Reach, seconds: u64) -> Manifest {
         Manifest {
             id: id.to_owned(),
             version: "0.1.0".to_owned(),

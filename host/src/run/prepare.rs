@@ -276,6 +276,7 @@ fn begin(
         record
     });
     let record = RunRecord {
+        leases: None,
         format: runfolder::RUN_FORMAT.to_owned(),
         run,
         salt: data_encoding::HEXLOWER.encode(&salt),

@@ -31,6 +31,7 @@ fn attempt(number: u32, head: Option<&str>, folded: Option<u32>) -> AttemptRecor
 fn record() -> RunRecord {
     let salt = [7u8; 16];
     RunRecord {
+        leases: None,
         format: RUN_FORMAT.to_owned(),
         run: run_id(&salt, Some("n")),
         salt: data_encoding::HEXLOWER.encode(&salt),

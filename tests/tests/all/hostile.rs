@@ -103,6 +103,54 @@ async fn floods_are_cut_at_their_limit() -> Result<()> {
     Ok(())
 }
 
+/// A lock that is taken and never given back, and ten thousand more asked for: the next probe gets it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_that_are_never_given_back_end_with_the_attempt() -> Result<()> {
+    const MINE: &str = "[[leases]]\nname = \"mine\"\nlock = \"preemption\"\nfor = \"1s\"\n";
+    let lab = karat_testbed::shared().await?;
+    let greedy = |id: &str, attack: &str| {
+        Guest::attacking(id, attack)
+            .capability("leases")
+            .lines(MINE)
+    };
+    let after = json!([
+        {"do": "acquire", "names": ["mine"], "ms": 120_000},
+        {"do": "open", "id": "alive"},
+        {"do": "get", "api": "v1", "resource": "namespaces", "name": "kube-system"},
+        {"do": "observe", "name": "kind", "value": "Namespace"},
+        {"do": "conclude", "outcome": "pass"},
+    ]);
+    let guests = [
+        greedy("greedy", "ten-thousand-leases").budget("calls = 20000"),
+        greedy("cut-off", "ten-thousand-leases").budget("calls = 500"),
+        Guest::scripted("after", &after)
+            .capability("leases")
+            .lines(MINE)
+            .cases(&case("alive", "get namespaces")),
+    ];
+    for guest in &guests {
+        // Each after the other, so that nobody is busy waiting for the first.
+        let alone = std::slice::from_ref(guest);
+        let run = runs::guests(&lab.kubeconfig(), alone, Reach::Sandbox).await?;
+        let record = run.record;
+        let outcome = &record.probes[0].attempts[0].outcome;
+        match record.probes[0].probe.as_str() {
+            "cut-off" => assert_eq!(outcome.word(), "over-budget", "{outcome:?}"),
+            name => assert_eq!(outcome, &Outcome::Concluded, "{name}"),
+        }
+    }
+    let run = runs::guests(&lab.kubeconfig(), &guests, Reach::Sandbox).await?;
+    let attempt = run.attempt("after");
+    assert_eq!(
+        attempt.judgement.verdict,
+        Some(Verdict::Pass),
+        "{}",
+        attempt.judgement.explanation
+    );
+    assert!(run.record.leases.is_some_and(|leases| leases.held >= 2));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_must_be_earned() -> Result<()> {
     let lab = karat_testbed::shared().await?;

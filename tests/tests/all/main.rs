@@ -12,6 +12,7 @@ mod guide;
 mod hostile;
 mod kill;
 mod layers;
+mod leases;
 mod polyglot;
 mod runs_meet;
 mod safety;

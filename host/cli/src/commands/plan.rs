@@ -10,6 +10,7 @@ use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as
 use crate::ui::plan::{Shown, lines};
 use karat_engine::cluster::{Cluster, ConnectError, ConnectOptions};
 use karat_engine::grant::{Effective, Grants, MAX_GRANTS_SIZE};
+use karat_engine::lease::worker_nodes;
 use karat_engine::manifest::Manifest;
 use karat_engine::model::Reach;
 use karat_engine::names;
@@ -25,14 +26,14 @@ const TRIAL_NAMESPACE: &str = "default";
 /// Plans and shows.
 pub(crate) fn execute(context: &Context, args: &PlanArgs) -> CommandResult {
     let selection = Selection::new(&args.selection, &context.environment)?;
-    let made = make(&selection)?;
+    let mut made = make(&selection)?;
     let asked = if args.offline {
         None
     } else {
         let options = connect_options(&args.cluster)?;
         Some(block_on(async {
             let cluster = connect(options).await?;
-            let asked = ask(&cluster, &selection, &made.plan).await?;
+            let asked = ask(&cluster, &selection, &mut made.plan).await?;
             Ok::<_, CommandError>((asked, cluster.context().map(str::to_owned)))
         })??)
     };
@@ -154,7 +155,7 @@ pub(crate) async fn connect(options: ConnectOptions) -> Result<Cluster, CommandE
 pub(crate) async fn ask(
     cluster: &Cluster,
     selection: &Selection,
-    plan: &Plan,
+    plan: &mut Plan,
 ) -> Result<Asked, CommandError> {
     let planned: Vec<&Probe> = selection
         .selected()
@@ -171,6 +172,12 @@ pub(crate) async fn ask(
         .hint(
             "look at the address and the credentials: `kubectl version` with the same kubeconfig",
         )?;
+    // Who may not list nodes gets the plan without them.
+    if plan.leases.wants_nodes()
+        && let Ok(nodes) = worker_nodes(cluster).await
+    {
+        plan.leases.on_nodes(nodes);
+    }
     let mut kinds: Vec<String> = plan
         .probes
         .iter()

@@ -14,7 +14,7 @@ use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::plan::{Shown, cluster_line, lines};
 use crate::ui::printer::{Printer, Style};
 use crate::ui::progress::Progress;
-use crate::ui::text::{counted, shown, shown_within};
+use crate::ui::text::{counted, duration_ms, shown, shown_within};
 use crate::ui::verdicts::{next_steps, summary, table};
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use karat_engine::component;
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::StopSignal;
-use karat_engine::model::{Outcome, RunRecord};
+use karat_engine::model::{LeaseRecord, Outcome, RunRecord};
 use karat_engine::run::lock::{LeaseOptions, Lock};
 use karat_engine::run::plan::LeftOutWhy;
 use karat_engine::run::plan::trial::TrialResult;
@@ -102,7 +102,7 @@ impl Start<'_> {
             ..options
         })
         .await?;
-        let asked = plan::ask(&engine_cluster, &self.selection, &self.made.plan).await?;
+        let asked = plan::ask(&engine_cluster, &self.selection, &mut self.made.plan).await?;
         if !self.consent(&asked, engine_cluster.context()) {
             return Err(CommandError::stopped(Exit::Usage, "nothing was started"));
         }
@@ -271,6 +271,9 @@ impl Start<'_> {
             Style::Strong,
             &format!("{} (run {})", summary(&record.probes), shown(&record.run)),
         ));
+        if let Some(leases) = &record.leases {
+            say(&lease_line(leases));
+        }
         let folder = self.folder.path.display().to_string();
         let steps = next_steps(&record.probes, &folder, paint);
         if !steps.is_empty() {
@@ -302,6 +305,27 @@ impl Start<'_> {
         }
         Ok(())
     }
+}
+
+/// How close the run came to what its leases allow.
+fn lease_line(leases: &LeaseRecord) -> String {
+    let planned = match leases.planned_ms {
+        0 => String::new(),
+        ms => format!("planned {}, ", duration_ms(ms)),
+    };
+    let ratio = match leases.bound_ms {
+        0 => String::new(),
+        bound => {
+            let hundredths = leases.wall_ms.saturating_mul(100).div_ceil(bound);
+            format!(", {}.{:02} times", hundredths / 100, hundredths % 100)
+        }
+    };
+    format!(
+        "longest path: {planned}{} by what was held ({}); took {}{ratio}",
+        duration_ms(leases.bound_ms),
+        counted(usize::try_from(leases.held).unwrap_or(usize::MAX), "lease"),
+        duration_ms(leases.wall_ms)
+    )
 }
 
 /// A run in progress: events to the screen and to telemetry, signals to the run.

@@ -4,6 +4,7 @@
 use crate::ui::printer::{Paint, Style};
 use crate::ui::text::{bytes, counted, duration_ms, shown, shown_lines, shown_within};
 use crate::ui::verdicts::push_wrapped;
+use karat_engine::lease::graph::Graph;
 use karat_engine::manifest::{CaseKind, Required};
 use karat_engine::run::plan::preflight::Preflight;
 use karat_engine::run::plan::trial::{TrialResult, Tried};
@@ -95,6 +96,10 @@ pub(crate) fn lines(shown_plan: &Shown<'_>, context: Option<&str>, paint: Paint)
         }
     }
 
+    if !plan.leases.rows.is_empty() {
+        out.push(String::new());
+        lease_lines(&mut out, &plan.leases, paint);
+    }
     if !plan.probes.is_empty() {
         out.push(String::new());
         let holder = shown_plan
@@ -290,6 +295,33 @@ fn trial_line(out: &mut Vec<String>, tried: &Tried) {
         TrialResult::NotTried(why) => format!("not tried  {kind}: {}", shown(why)),
     };
     push_wrapped(out, "  ", &text);
+}
+
+fn lease_lines(out: &mut Vec<String>, leases: &Graph, paint: Paint) {
+    out.push(paint.paint(Style::Strong, "who holds what"));
+    for row in &leases.rows {
+        let what = if row.amount.is_empty() {
+            format!("lock {}", shown_within(&row.what, 100))
+        } else {
+            shown_within(&row.amount, 100)
+        };
+        let text = format!(
+            "{what}: {}/{}, {}, for {}",
+            shown_within(&row.probe, 60),
+            shown_within(&row.lease, 63),
+            row.how,
+            duration_ms(row.for_ms)
+        );
+        push_wrapped(out, "  ", &text);
+    }
+    if leases.longest_ms > 0 {
+        let text = format!(
+            "longest path: {} ({}); no order of the probes is faster",
+            duration_ms(leases.longest_ms),
+            shown_within(&leases.because, 100)
+        );
+        push_wrapped(out, "  ", &text);
+    }
 }
 
 fn cost_lines(out: &mut Vec<String>, plan: &Plan, holder: Option<&Holder>, paint: Paint) {

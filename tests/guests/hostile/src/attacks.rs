@@ -1,6 +1,6 @@
 //! Attacks on the host itself: time, memory, stack, handles and floods.
 
-use crate::bindings::karat::probe::{cases, clock, kube_read, log, wait};
+use crate::bindings::karat::probe::{cases, clock, kube_read, leases, log, types, wait};
 use std::hint::black_box;
 
 /// Does the named deed. Returns only if the host let it.
@@ -35,6 +35,7 @@ pub(crate) fn commit(attack: &str) -> Result<(), String> {
             }
         }
         "ten-thousand-watches" => return ten_thousand_watches(),
+        "ten-thousand-leases" => return ten_thousand_leases(),
         "foreign-handle" => raw::use_foreign_handle(),
         "ten-thousand-handles" => {
             let kept: Vec<_> = (0..10_000_000)
@@ -102,6 +103,25 @@ fn ten_thousand_watches() -> Result<(), String> {
             Err(error) => return Err(format!("watch {n}: {error:?}")),
         }
     }
+    Ok(())
+}
+
+/// Takes one, never gives it back, and asks on: for more of the same, for names that nobody declared, for nothing, for ever.
+fn ten_thousand_leases() -> Result<(), String> {
+    let kept = leases::acquire(&["mine".into()], 0).map_err(|e| format!("{e:?}"))?;
+    for n in 0..10_000 {
+        let name = if n % 2 == 0 {
+            "mine".into()
+        } else {
+            format!("other-{n}")
+        };
+        match leases::acquire(&[name], u32::MAX) {
+            Err(types::Error::Refused(_)) => {}
+            Err(types::Error::Budget(text)) => return Err(text),
+            other => return Err(format!("lease {n}: {:?}", other.map(|_| "granted"))),
+        }
+    }
+    std::mem::forget(kept);
     Ok(())
 }
 

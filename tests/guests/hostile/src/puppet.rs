@@ -4,7 +4,9 @@
 //! created last. A step is `{"do": "get", "api": "v1", "resource":
 //! "pods", "ns": "…", "name": "…"}`; the words of `do` are those of [`Step`].
 
-use crate::bindings::karat::probe::{cases, clock, kube_read, kube_write, log, run, types, wait};
+use crate::bindings::karat::probe::{
+    cases, clock, kube_read, kube_write, leases, log, run, types, wait,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -111,6 +113,11 @@ enum Step {
     Namespace {
         alias: String,
     },
+    Acquire {
+        names: Vec<String>,
+        ms: u32,
+    },
+    Release,
     Fail {
         text: String,
     },
@@ -122,6 +129,7 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
     let steps: Vec<Value> = serde_json::from_str(&script).map_err(|e| format!("script: {e}"))?;
     let mut open: Option<cases::Case> = None;
     let mut uid = String::new();
+    let mut lease: Option<leases::Lease> = None;
     for (at, step) in steps.into_iter().enumerate() {
         let step = step.to_string().replace("${uid}", &uid);
         let step: Step = serde_json::from_str(&step).map_err(|e| format!("step {at}: {e}"))?;
@@ -142,6 +150,17 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
                 }
                 None => Ok("no case is open".into()),
             },
+            Step::Acquire { names, ms } => leases::acquire(&names, ms).map(|got| {
+                let granted = got.granted();
+                lease = Some(got);
+                granted
+            }),
+            Step::Release => {
+                if let Some(lease) = lease.take() {
+                    lease.release();
+                }
+                Ok(String::new())
+            }
             Step::Get {
                 api,
                 resource,
