@@ -1,8 +1,9 @@
 //! The wire to one API server: requests in, bytes out.
 //!
 //! Knows HTTP and the manners of a good client (pacing, `Retry-After`, back-off, size limits) and nothing of permissions,
-//! redaction or recordings: those are the door's ([`crate::gate`]). Only reads are repeated silently; a write that got no
-//! answer is reported as such, because nobody knows whether it took effect. Probe calls and the engine's own calls use two
+//! redaction or recordings: those are the door's ([`crate::gate`]). Only reads are repeated silently, and what was never
+//! sent because the connection was refused; a write that got no answer is reported as such, because nobody knows whether it
+//! took effect. What a load balancer says in the server's place is no answer (see `answer`). Probe calls and the engine's own calls use two
 //! instances with different credentials, which may share one [`Pace`].
 
 use http_body_util::BodyExt;
@@ -16,9 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+mod answer;
 mod api;
+mod refusal;
+use answer::{foreign, is_html, read_all, retry_after};
 pub use api::ApiError;
 pub(crate) use api::encode;
+use refusal::{Refusals, is_refused};
 
 /// Largest answer that the engine's own calls accept.
 pub const ENGINE_ANSWER_MAX: u64 = 64 << 20;
@@ -284,6 +289,7 @@ pub struct Cluster {
     context: Option<Arc<str>>,
     pace: Pace,
     back_off: Duration,
+    refusals: Refusals,
     sent: Arc<AtomicU64>,
     /// Whom the kubeconfig itself impersonates.
     impersonates: Option<Arc<str>>,
@@ -365,6 +371,7 @@ impl Cluster {
             context: context.map(Into::into),
             pace: options.pace.unwrap_or_default(),
             back_off: Duration::from_millis(200),
+            refusals: Refusals::default(),
             sent: Arc::default(),
             impersonates: impersonates.map(Into::into),
             acts_as: None,
@@ -380,6 +387,7 @@ impl Cluster {
             context: None,
             pace: Pace::new(0),
             back_off: Duration::ZERO,
+            refusals: Refusals::default(),
             sent: Arc::default(),
             impersonates: None,
             acts_as: None,
@@ -445,30 +453,35 @@ impl Cluster {
         }
     }
 
-    /// Sends a request and reads the whole answer. Reads are repeated on connection errors, 429 and 5xx; writes only on
-    /// 429, and an eviction not even then: there 429 is the answer of a disruption budget.
+    /// Sends a request and reads the whole answer. Reads are repeated on connection errors, answers of others than the API
+    /// server, 429 and 5xx; writes only on 429, and an eviction not even then: there 429 is the answer of a disruption
+    /// budget. Where a server that answered before refuses the connection, nothing was sent, and both are sent again.
     ///
     /// # Errors
     /// No answer after all tries, or one larger than `max_bytes`.
     pub async fn send(&self, request: &Request) -> Result<HttpAnswer, SendError> {
         let is_read = request.method == Method::Get;
         let path = request.path_and_query.split('?').next().unwrap_or_default();
+        let is_eviction = path.ends_with("/eviction");
         let most = if is_read {
             READ_TRIES
-        } else if path.ends_with("/eviction") {
+        } else if is_eviction {
             1
         } else {
             WRITE_TRIES
         };
         let mut tries = 0;
+        let mut refused = 0;
         loop {
             tries += 1;
-            let last = tries >= most;
+            let last = tries - refused >= most;
             match timeout(REQUEST_TIMEOUT, self.send_once(request)).await {
                 Ok(Ok((answer, wait))) => {
                     let again = answer.code == 429
                         || (is_read && matches!(answer.code, 500 | 502 | 503 | 504));
-                    if let Some(wait) = wait.filter(|_| again) {
+                    // Also where this request is not repeated: the server speaks of its load, not of the request.
+                    let is_load = matches!(answer.code, 429 | 500..) && !is_eviction;
+                    if let Some(wait) = wait.filter(|_| is_load) {
                         self.pace.quiet(Instant::now(), wait);
                     }
                     if last || !again {
@@ -481,6 +494,13 @@ impl Cluster {
                         tries,
                     });
                 }
+                Ok(Err(Once::Refused(cause))) => {
+                    if self.refusals.wait_on(Instant::now()) {
+                        refused += 1;
+                    } else if last || !is_read {
+                        return Err(SendError::NoAnswer { cause, tries });
+                    }
+                }
                 Ok(Err(Once::Failed(cause))) if last || !is_read => {
                     return Err(SendError::NoAnswer { cause, tries });
                 }
@@ -490,7 +510,7 @@ impl Cluster {
                 }
                 Ok(Err(Once::Failed(_))) | Err(_) => {}
             }
-            sleep(self.back_off * 2_u32.pow(tries.min(5) - 1)).await;
+            sleep(self.back_off * 2_u32.pow(tries.min(4) - 1)).await;
         }
     }
 
@@ -505,8 +525,16 @@ impl Cluster {
         let response = timeout(REQUEST_TIMEOUT, self.open(request))
             .await
             .map_err(|_| late())?
-            .map_err(failed)?;
+            .map_err(|once| failed(once.cause(request.max_bytes)))?;
         let (parts, body) = response.into_parts();
+        let kind = parts.headers.get("content-type");
+        let page = kind.is_some_and(|kind| kind.to_str().is_ok_and(is_html));
+        if page && parts.status.as_u16() < 500 {
+            let code = parts.status.as_u16();
+            return Err(failed(format!(
+                "HTTP {code} in HTML: something between here and the API server answered"
+            )));
+        }
         if parts.status.as_u16() == 200 {
             return Ok(Streamed::Lines(Lines {
                 body,
@@ -523,12 +551,12 @@ impl Cluster {
                 limit: request.max_bytes,
                 tries: 1,
             }),
-            Ok(Err(Once::Failed(cause))) => Err(failed(cause)),
+            Ok(Err(once)) => Err(failed(once.cause(request.max_bytes))),
             Err(_) => Err(late()),
         }
     }
 
-    async fn open(&self, request: &Request) -> Result<http::Response<Body>, String> {
+    async fn open(&self, request: &Request) -> Result<http::Response<Body>, Once> {
         self.pace.take().await;
         let mut builder = http::Request::builder()
             .method(request.method.as_str())
@@ -548,23 +576,46 @@ impl Cluster {
         }
         let request = builder
             .body(Body::from(request.body.clone().unwrap_or_default()))
-            .map_err(|e| format!("the request cannot be sent: {e}"))?;
+            .map_err(|e| Once::Failed(format!("the request cannot be sent: {e}")))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
-        self.client.send(request).await.map_err(|e| chain(&e))
+        let response = self.client.send(request).await.map_err(|e| {
+            if is_refused(&e) {
+                Once::Refused(chain(&e))
+            } else {
+                Once::Failed(chain(&e))
+            }
+        })?;
+        self.refusals.over();
+        Ok(response)
     }
 
     async fn send_once(&self, request: &Request) -> Result<(HttpAnswer, Option<Duration>), Once> {
-        let response = self.open(request).await.map_err(Once::Failed)?;
+        let response = self.open(request).await?;
         let (parts, body) = response.into_parts();
         let wait = retry_after(&parts.headers);
         let answer = read_all(parts, body, request.max_bytes).await?;
-        Ok((answer, wait))
+        match foreign(&answer, request.accept) {
+            None => Ok((answer, wait)),
+            Some(cause) => Err(Once::Failed(cause)),
+        }
     }
 }
 
 enum Once {
+    /// Nothing usable came back.
     Failed(String),
+    /// No connection, so nothing was sent.
+    Refused(String),
     TooLarge,
+}
+
+impl Once {
+    fn cause(self, max_bytes: u64) -> String {
+        match self {
+            Once::Failed(cause) | Once::Refused(cause) => cause,
+            Once::TooLarge => format!("the answer is larger than {max_bytes} bytes"),
+        }
+    }
 }
 
 /// The answer to [`Cluster::stream`].
@@ -614,50 +665,6 @@ impl Lines {
             }
         }
     }
-}
-
-async fn read_all(
-    parts: http::response::Parts,
-    mut body: Body,
-    max_bytes: u64,
-) -> Result<HttpAnswer, Once> {
-    let header = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| Once::Failed(chain(&e)))?;
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() as u64 + data.len() as u64 > max_bytes {
-                return Err(Once::TooLarge);
-            }
-            bytes.extend_from_slice(&data);
-        }
-    }
-    Ok(HttpAnswer {
-        code: parts.status.as_u16(),
-        content_type: header("content-type"),
-        date: header("date"),
-        body: bytes,
-        tries: 1,
-    })
-}
-
-/// `Retry-After` in seconds; the date form is not used by API servers.
-fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers
-        .get("retry-after")?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// An error with its causes in one line. Repeated causes (wrappers that print their source) are shown once.

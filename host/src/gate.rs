@@ -9,6 +9,7 @@
 //! ([`crate::cluster`]).
 
 pub(crate) mod facts;
+pub(crate) mod freshness;
 pub(crate) mod keep;
 mod live;
 pub(crate) mod reduce;
@@ -77,6 +78,8 @@ pub(crate) struct Call {
     pub(crate) write: bool,
     /// Whether it is a dry run.
     pub(crate) dry_run: bool,
+    /// Whether the answer must be as new as what was seen before: a read, and the first page of a list.
+    pub(crate) newest: bool,
     /// The number of the watch it belongs to.
     pub(crate) watch: Option<u32>,
     /// Has no error in the contract, so it is answered even when the run ends or time is up.
@@ -96,6 +99,7 @@ impl Call {
             labels: String::new(),
             write: false,
             dry_run: false,
+            newest: false,
             watch: None,
             always: false,
         }
@@ -604,6 +608,8 @@ impl Door {
             group,
             resource,
             room,
+            seen: &live.seen,
+            newest: call.newest,
         };
         let (mut reply, mut facts) = match outcome {
             Ok(Answer { content, mut facts }) => {

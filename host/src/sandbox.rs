@@ -332,10 +332,14 @@ impl Sandbox {
         let path = namespaced("", "serviceaccounts", namespace, "default").path();
         let patch = json!({"automountServiceAccountToken": false});
         let mut patience = Patience::new();
+        let mut unclear;
         loop {
             match self.cluster.merge_json(&path, &patch).await {
                 Ok(_) => return Ok(()),
-                Err(e) if e.is_not_found() => {}
+                // The same patch twice does no harm, so a lost answer may be repeated.
+                Err(e) if e.is_not_found() || e.code().is_none_or(|code| code >= 500) => {
+                    unclear = Some(e).filter(|e| !e.is_not_found());
+                }
                 Err(source) => {
                     return Err(SandboxError::Api {
                         what: format!("taking the token from the default account of {namespace}"),
@@ -344,9 +348,15 @@ impl Sandbox {
                 }
             }
             if !patience.wait().await {
-                return Err(SandboxError::Controllers {
-                    namespace: namespace.to_owned(),
-                    what: "no default service account was made",
+                return Err(match unclear {
+                    Some(source) => SandboxError::Api {
+                        what: format!("taking the token from the default account of {namespace}"),
+                        source,
+                    },
+                    None => SandboxError::Controllers {
+                        namespace: namespace.to_owned(),
+                        what: "no default service account was made",
+                    },
                 });
             }
         }

@@ -87,7 +87,7 @@ pub async fn run_set(
     kubeconfig: &Path,
     components: Vec<Vec<u8>>,
     reach: Reach,
-    mut grants: Grants,
+    grants: Grants,
     settings: BTreeMap<String, BTreeMap<String, String>>,
 ) -> Result<Run> {
     let engine = Engine::new(&EngineOptions::default())?;
@@ -95,6 +95,21 @@ pub async fn run_set(
         .into_iter()
         .map(|bytes| Ok(component::load(&engine, bytes)?))
         .collect::<Result<Vec<Probe>>>()?;
+    run_loaded(kubeconfig, engine, probes, reach, grants, settings).await
+}
+
+/// As [`run_set()`], with probes that are compiled already: for many runs of the same ones.
+///
+/// # Errors
+/// As [`run()`].
+pub async fn run_loaded(
+    kubeconfig: &Path,
+    engine: Engine,
+    probes: Vec<Probe>,
+    reach: Reach,
+    mut grants: Grants,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+) -> Result<Run> {
     for probe in &probes {
         grants.extend(Grants::all_asked(probe.manifest()));
     }

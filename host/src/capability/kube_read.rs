@@ -1,7 +1,7 @@
 //! Reading the Kubernetes API: one object, consistent lists page by page, discovery, paths outside the resource API.
 //!
 //! Lists are read without a resource version, so each list is one consistent state; a page that the server forgot is
-//! `expired` and never silently begun anew. Watches are in [`super::watch`], shared snapshots in [`super::snapshot`].
+//! `expired` and never silently begun anew. An answer that is older than one before is none (`gate/freshness.rs`). Watches are in [`super::watch`], shared snapshots in [`super::snapshot`].
 
 use super::address::{self, Resource, check_name, check_selector, malformed};
 use super::{discovery, text, unexpected};
@@ -151,9 +151,10 @@ pub async fn get(door: &Door, query: &Query, name: &str) -> Result<String, Failu
         Ok(checked) => checked,
         Err(failure) => return text(FUNCTION, door.refuse(call, failure)),
     };
-    let call = call
+    let mut call = call
         .reaching(Access::Resource(checked.access("get", name)))
         .keeping(&checked.keep);
+    call.newest = true;
     let (reply, _) = door
         .call(call, |wire| async move {
             let path = address::path(wire.resource()?);
@@ -284,6 +285,8 @@ async fn next_page(
         );
     }
     call = state.checked.listing(call).keeping(&state.checked.keep);
+    // Later pages are of the moment of the first one.
+    call.newest = state.next.is_empty();
     let mut limit = state.limit;
     let (reply, extras) = door
         .call(call, |wire| {

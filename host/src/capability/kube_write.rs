@@ -2,7 +2,8 @@
 //!
 //! Creation is a POST under a name of [`super::run::name`], journalled and synced before it is sent. Every later write
 //! carries the uid of the object that this run created, so that the server refuses it on anybody else's. A creation
-//! without an answer is looked up by name and seal; nothing that writes is ever repeated.
+//! without an answer, or with one that does not say whether it happened, is looked up by name and seal; nothing that
+//! writes is ever repeated.
 
 use super::address::{self, Resource, check_name, check_selector, malformed};
 use super::write_body;
@@ -206,38 +207,36 @@ async fn create_object(wire: &Wire, target: &Target) -> Result<Answer, Trouble> 
         Ok(Err(e)) => return Err(unwritten(&e)),
         Err(e) => return Err(unwritten(&e)),
     }
-    match wire.send(request).await {
+    let lost = match wire.send(request).await {
         Ok(answer) if (200..300).contains(&answer.code) => {
             journal
                 .created(&object, &probe, &uid_of(&answer.body)?)
                 .map_err(|e| unwritten(&e))?;
-            Ok(Answer::live(Content::Object(answer.body), answer.code))
+            return Ok(Answer::live(Content::Object(answer.body), answer.code));
         }
-        Ok(answer) => {
-            // Below 500 the server says that it did not do it; above, it may have.
-            if answer.code < 500 {
-                journal
-                    .refused(&object, &probe)
-                    .map_err(|e| unwritten(&e))?;
-            }
-            Err(Trouble::Answered(answer.code, answer.body))
+        // Below 500 the server says that it did not do it; above, it may have.
+        Ok(answer) if answer.code < 500 => {
+            journal
+                .refused(&object, &probe)
+                .map_err(|e| unwritten(&e))?;
+            return Err(Trouble::Answered(answer.code, answer.body));
         }
-        Err(lost) => {
-            let found = wire
-                .look(Request::get(address::path(at)).limited(OBJECT_MAX))
-                .await;
-            match found {
-                Ok(answer) if answer.code == 200 && is_sealed(wire, &object, &answer.body) => {
-                    wire.note_tries(2);
-                    journal
-                        .created(&object, &probe, &uid_of(&answer.body)?)
-                        .map_err(|e| unwritten(&e))?;
-                    // The object is what the POST would have answered, so the code is what it would have been.
-                    Ok(Answer::live(Content::Object(answer.body), 201))
-                }
-                _ => Err(lost.into()),
-            }
+        Ok(answer) => Trouble::Answered(answer.code, answer.body),
+        Err(lost) => lost.into(),
+    };
+    let found = wire
+        .look(Request::get(address::path(at)).limited(OBJECT_MAX))
+        .await;
+    match found {
+        Ok(answer) if answer.code == 200 && is_sealed(wire, &object, &answer.body) => {
+            wire.note_tries(2);
+            journal
+                .created(&object, &probe, &uid_of(&answer.body)?)
+                .map_err(|e| unwritten(&e))?;
+            // The object is what the POST would have answered, so the code is what it would have been.
+            Ok(Answer::live(Content::Object(answer.body), 201))
         }
+        _ => Err(lost),
     }
 }
 

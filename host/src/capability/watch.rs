@@ -5,6 +5,9 @@
 //! cannot is, and the present objects follow again. A guest that does not read stops the task, not the host: the queue is
 //! bounded, the server then drops the watch, and what was lost shows as a gap.
 //!
+//! Events that come twice are given once; events that come in a wrong order are a gap, since nobody knows what else is
+//! wrong then.
+//!
 //! A stream that hangs says nothing, and so does a quiet cluster. [`Proof`] tells them apart: a second stream of one second,
 //! opened where the first one stands, delivers what was missed and ends in good order.
 
@@ -12,12 +15,14 @@ use super::kube_read::{Checked, PAGE, Query, page};
 use super::wait::{News, PROVED_FROM, Proof, Source};
 use super::{address, nothing, unexpected};
 use crate::cluster::{HttpAnswer, Request, Streamed};
+use crate::gate::freshness;
 use crate::gate::keep::Keep;
 use crate::gate::reduce::each_item;
 use crate::gate::{Answer, Call, Content, Door, Live, Trouble, Wire};
 use crate::recording::format::{Access, Failure, ResourceAccess, Seen, function};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::cmp;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,9 +132,15 @@ pub async fn open_watch(door: &Door, query: &Query) -> Result<Watch, Failure> {
                     .into());
                 };
                 let mut limit = PAGE;
+                let at = &checked.resource;
+                let floor = wire.live.seen.newest(&at.group, &at.resource);
                 let answer = page(&wire, &checked, &mut limit, PAGE_MAX, "").await?;
                 if answer.code != 200 {
                     return Err(Trouble::Answered(answer.code, answer.body));
+                }
+                let position = freshness::position(&answer.body);
+                if freshness::is_older(&position, floor) {
+                    return Err(Failure::NoAnswer(past(&position, floor)).into());
                 }
                 let shared = Arc::new(Shared::new());
                 let follower = Follower {
@@ -414,6 +425,11 @@ impl Follower {
         let mut answer = first;
         let mut next = String::new();
         loop {
+            let floor = match &answer {
+                // Looked at when it came.
+                Some(_) => 0,
+                None => self.floor(),
+            };
             let got = match answer.take() {
                 Some(answer) => answer,
                 None => page(&self.wire, &self.checked, &mut self.limit, PAGE_MAX, &next)
@@ -434,6 +450,9 @@ impl Follower {
             })
             .map_err(|_| Lost::Gap("the server answered something that is no list".to_owned()))?;
             drop(got);
+            if next.is_empty() && freshness::is_older(&head.position, floor) {
+                return Err(Lost::Gap(past(&head.position, floor)));
+            }
             for item in items {
                 self.shared.push(Queued::Item(item)).await;
             }
@@ -442,6 +461,12 @@ impl Follower {
             }
             next = head.next;
         }
+    }
+
+    /// What the guest knows already; a list must not be older.
+    fn floor(&self) -> u64 {
+        let at = &self.checked.resource;
+        self.wire.live.seen.newest(&at.group, &at.resource)
     }
 
     /// Delivers changes from a resource version on, over as many streams as it takes.
@@ -552,8 +577,19 @@ impl Follower {
                 }
                 _ => return broken("the server sent an event of an unknown kind".to_owned()),
             };
-            if !head.object.metadata.resource_version.is_empty() {
-                *version = head.object.metadata.resource_version;
+            let at = head.object.metadata.resource_version;
+            match order(version, &at) {
+                // Delivered already, or before the list.
+                cmp::Ordering::Equal if !kind.is_empty() => continue,
+                cmp::Ordering::Less => {
+                    return Err(Stream::Lost(Lost::Gap(format!(
+                        "events came out of order: resource version {at} after {version}"
+                    ))));
+                }
+                _ => {}
+            }
+            if !at.is_empty() {
+                *version = at;
             }
             *broken_since = None;
             if !kind.is_empty() {
@@ -602,6 +638,19 @@ enum Stream {
     Broken(String),
     /// May not.
     Lost(Lost),
+}
+
+/// Where an event stands to what was delivered before. Resource versions of Kubernetes grow from event to event; where they
+/// are no numbers, as some aggregated servers have it, the stream is trusted.
+fn order(before: &str, at: &str) -> cmp::Ordering {
+    match (before.parse::<u64>(), at.parse::<u64>()) {
+        (Ok(before), Ok(at)) => at.cmp(&before),
+        _ => cmp::Ordering::Greater,
+    }
+}
+
+fn past(position: &str, floor: u64) -> String {
+    format!("the list has resource version {position}, and {floor} was seen before")
 }
 
 fn expired() -> Lost {

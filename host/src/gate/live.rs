@@ -5,6 +5,7 @@ use super::{Busy, Call, Trouble};
 use crate::capability::address;
 use crate::cluster::{Cluster, HttpAnswer, Request, SendError, Streamed};
 use crate::event::Events;
+use crate::gate::freshness::Freshness;
 use crate::gate::snapshots::Snapshots;
 use crate::gate::stop::StopSignal;
 use crate::grant::Effective;
@@ -103,6 +104,8 @@ pub(crate) struct Live {
     guard: GuardContext,
     /// Watches that are open now.
     pub(crate) open_watches: AtomicU32,
+    /// How new the server's answers were so far.
+    pub(crate) seen: Freshness,
     wall_ms: u64,
     sandboxes: Vec<String>,
 }
@@ -112,6 +115,7 @@ impl Live {
         let sandboxes: Vec<String> = door.namespaces.values().cloned().collect();
         Live {
             open_watches: AtomicU32::new(0),
+            seen: Freshness::default(),
             guard: GuardContext {
                 run: door.run.clone(),
                 probe: door.manifest.id.clone(),

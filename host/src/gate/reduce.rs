@@ -4,6 +4,7 @@
 //! exceed the room that is left for the guest stops the reading at once.
 
 use super::facts::note;
+use super::freshness::Freshness;
 use super::keep::Keep;
 use crate::journal::Ledger;
 use crate::recording::format::{Facts, Failure};
@@ -49,6 +50,10 @@ pub(crate) struct Reducer<'a> {
     pub(crate) resource: &'a str,
     /// Bytes that the guest may still see.
     pub(crate) room: u64,
+    /// What was seen before.
+    pub(crate) seen: &'a Freshness,
+    /// Whether the answer must not be older than that.
+    pub(crate) newest: bool,
 }
 
 impl Reducer<'_> {
@@ -57,6 +62,11 @@ impl Reducer<'_> {
         strip(&mut object);
         self.redactor.redact(self.group, self.resource, &mut object);
         note(facts, &object, |uid| self.ledger.ever_created(uid));
+        let newer = self.seen.object(self.group, self.resource, &object);
+        if let Some(newer) = newer.filter(|_| self.newest) {
+            let version = object["metadata"]["resourceVersion"].as_str();
+            return Err(stale("object", version.unwrap_or_default(), newer));
+        }
         self.keep.apply(&mut object);
         let text = object.to_string();
         if text.len() as u64 > self.room {
@@ -81,27 +91,30 @@ impl Reducer<'_> {
     ) -> Result<Page, Broken> {
         let mut objects = Vec::new();
         let mut seen = 0;
-        let mut overflow = false;
+        let mut broken = None;
         let head = each_item(body, api_version, |object| {
-            let text = self.value(object, facts).unwrap_or_default();
+            let text = self
+                .value(object, facts)
+                .map_err(|e| broken = Some(e))
+                .ok()?;
             seen += text.len() as u64;
-            // An object always has text; none is left of one that is larger than the room.
-            overflow = text.is_empty() || seen > self.room;
-            if overflow {
+            if seen > self.room {
+                broken = Some(Broken::Overflow);
                 return None;
             }
             objects.push(text);
             Some(())
         });
-        match head {
-            Ok(head) => Ok(Page {
-                objects,
-                position: head.position,
-                next: head.next,
-            }),
-            Err(_) if overflow => Err(Broken::Overflow),
-            Err(e) => Err(e),
+        let head = head.map_err(|e| broken.take().unwrap_or(e))?;
+        let newer = self.seen.list(self.group, self.resource, &head.position);
+        if let Some(newer) = newer.filter(|_| self.newest) {
+            return Err(stale("list", &head.position, newer));
         }
+        Ok(Page {
+            objects,
+            position: head.position,
+            next: head.next,
+        })
     }
 
     /// An error of the server, as the guest sees it: a redacted Status where it sent one, redacted text otherwise.
@@ -134,6 +147,12 @@ impl Reducer<'_> {
             body,
         }
     }
+}
+
+fn stale(what: &str, version: &str, newer: u64) -> Broken {
+    Broken::Shape(format!(
+        "the answer is older than an earlier one: the {what} has resource version {version}, and {newer} was seen before"
+    ))
 }
 
 /// Cuts text at a character boundary at or before `max` bytes.

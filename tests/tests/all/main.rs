@@ -7,6 +7,7 @@ mod docs;
 mod door;
 mod dra_support;
 mod end_to_end;
+mod faults;
 mod guards;
 mod guide;
 mod hostile;

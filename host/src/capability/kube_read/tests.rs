@@ -118,10 +118,30 @@ async fn a_forgotten_list_is_expired_and_an_empty_one_is_a_page() {
     assert_eq!(got, Err(Failure::Expired));
 
     let mut empty = open_list(&door, &pods()).unwrap();
-    let body = json!({"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": null});
+    let body = json!({"kind": "PodList", "metadata": {"resourceVersion": "43"}, "items": null});
     let (got, _) = tokio::join!(empty.next(&door), rig.answer(200, body));
     assert_eq!(got.unwrap().unwrap(), Vec::<String>::new());
     assert_eq!(empty.next(&door).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_older_than_one_before_is_none() {
+    let mut rig = Rig::new("get,list pods");
+    let door = rig.door.clone();
+    let query = pods();
+    let (got, _) = tokio::join!(get(&door, &query, "a"), rig.answer(200, pod("a", "50")));
+    assert!(got.is_ok());
+    // The same object as it was, then a list from before it, then both as they should be.
+    let (got, _) = tokio::join!(get(&door, &query, "a"), rig.answer(200, pod("a", "49")));
+    assert!(matches!(got, Err(Failure::NoAnswer(ref text)) if text.contains("50 was seen before")));
+    let mut cursor = open_list(&door, &query).unwrap();
+    let (got, _) = tokio::join!(cursor.next(&door), rig.answer(200, list(&[], "")));
+    assert!(matches!(got, Err(Failure::NoAnswer(ref text)) if text.contains("version 42")));
+    let (got, _) = tokio::join!(get(&door, &query, "a"), rig.answer(200, pod("a", "50")));
+    assert!(got.is_ok());
+    let (got, _) = tokio::join!(get(&door, &query, "b"), rig.answer(200, pod("b", "7")));
+    assert!(got.is_ok());
+    rig.replay();
 }
 
 #[tokio::test]
@@ -160,7 +180,13 @@ async fn errors_keep_who_said_what() {
     };
     let (got, ()) = tokio::join!(get(&door, &query, "a"), server);
     assert!(matches!(got, Err(Failure::NoAnswer(_))), "{got:?}");
-    let (got, _) = tokio::join!(get(&door, &query, "a"), rig.answer(200, "no json"));
+    // Nor does a success without an object come from an API server; it is asked again like one that did not answer.
+    let server = async {
+        for body in ["", "no json", "{\"kind\": \"Po", "<html></html>"] {
+            rig.answer(200, body).await;
+        }
+    };
+    let (got, ()) = tokio::join!(get(&door, &query, "a"), server);
     assert!(matches!(got, Err(Failure::NoAnswer(_))), "{got:?}");
     rig.replay();
     let entries = rig.entries();

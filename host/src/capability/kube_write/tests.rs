@@ -170,8 +170,15 @@ async fn a_refused_creation_is_withdrawn_and_an_unclear_one_is_not() {
     let target = maps();
     for (name, code, stays) in [("a-abcdefgh", 403, false), ("b-abcdefgh", 500, true)] {
         let manifest = map(name).to_string();
-        let (got, _) = tokio::join!(create(&door, &target, &manifest), rig.answer(code, "{}"));
-        assert!(matches!(got, Err(Failure::Answered { .. })));
+        let server = async {
+            rig.answer(code, "{}").await;
+            if stays {
+                // Whether it happened after all is looked up.
+                rig.answer(404, "{}").await;
+            }
+        };
+        let (got, ()) = tokio::join!(create(&door, &target, &manifest), server);
+        assert!(matches!(got, Err(Failure::Answered { code: found, .. }) if found == code));
         let entries = rig.journal.ledger().entries();
         assert_eq!(
             entries.iter().any(|entry| entry.object.name == name),

@@ -169,6 +169,59 @@ async fn an_expired_position_is_a_gap_and_the_present_follows() {
 }
 
 #[tokio::test]
+async fn an_event_that_comes_twice_is_given_once_and_one_out_of_order_is_a_gap() {
+    let mut rig = Rig::new("list,watch pods");
+    let door = rig.door.clone();
+    let query = pods();
+    let (watch, _) = tokio::join!(open_watch(&door, &query), rig.answer(200, list(&[], "10")));
+    let watch = watch.unwrap();
+    let server = async {
+        let a = event("ADDED", pod("a", "11", "Pending"));
+        let b = event("ADDED", pod("b", "12", "Pending"));
+        let late = event("MODIFIED", pod("a", "11", "Running"));
+        let lines = [a.clone(), a, b, late];
+        rig.answer(200, stream(&lines)).await;
+        rig.answer(200, list(&[pod("c", "9", "Pending")], "13"))
+            .await;
+    };
+    let reader = expect(
+        &door,
+        &watch,
+        &[
+            ("synced", "10"),
+            ("added", "uid-a"),
+            ("added", "uid-b"),
+            ("gap", "out of order: resource version 11 after 12"),
+            ("added", "uid-c"),
+            ("synced", "13"),
+        ],
+    );
+    tokio::join!(server, reader);
+    drop(watch);
+    rig.replay();
+}
+
+#[tokio::test]
+async fn a_list_from_the_past_opens_no_watch() {
+    let mut rig = Rig::new("list,watch pods");
+    let door = rig.door.clone();
+    let query = pods();
+    let now = list(&[pod("a", "30", "Running")], "31");
+    let (watch, _) = tokio::join!(open_watch(&door, &query), rig.answer(200, now));
+    let watch = watch.unwrap();
+    expect(&door, &watch, &[("added", "uid-a")]).await;
+    let (past, _) = tokio::join!(open_watch(&door, &query), async {
+        // The first watch has begun to follow.
+        rig.answer(200, stream(&[])).await;
+        rig.answer(200, list(&[], "20")).await
+    });
+    let Err(Failure::NoAnswer(text)) = past.map(|_| ()) else {
+        panic!("a watch of the past");
+    };
+    assert!(text.contains("version 20, and 30 was seen"), "{text}");
+}
+
+#[tokio::test]
 async fn a_watch_that_cannot_resume_says_so() {
     let mut rig = Rig::new("list,watch pods");
     let door = rig.door.clone();
