@@ -21,6 +21,8 @@ pub(crate) enum LabCommand {
     Up(UpArgs),
     /// Stop one and remove everything of it
     Down(NameArgs),
+    /// Fill one with thousands of simulated nodes and pods, or go on with it
+    Scale(crate::scale::ScaleArgs),
     /// Say what is running
     Status,
     /// Print the shell line that points kubectl at one: eval "$(cargo xtask testbed env)"
@@ -33,7 +35,7 @@ pub(crate) enum LabCommand {
 pub(crate) struct NameArgs {
     /// Which control plane
     #[arg(long, default_value = "default")]
-    name: String,
+    pub(crate) name: String,
 }
 
 /// Served versions of `resource.k8s.io`.
@@ -135,6 +137,7 @@ pub(crate) fn run(command: LabCommand) -> Result<ExitCode> {
                 human(began.elapsed().as_secs_f64())
             ));
         }
+        LabCommand::Scale(args) => crate::scale::scale(&args)?,
         LabCommand::Status => status()?,
         LabCommand::Env(NameArgs { name }) => {
             let lab = named::status(&name)?.with_context(|| format!("testbed {name}: not running; start it with `cargo xtask testbed up --name {name}`"))?;

@@ -8,6 +8,7 @@ mod lab;
 mod mutants;
 mod probes;
 mod say;
+mod scale;
 mod suite;
 mod timing;
 mod wasm;
@@ -41,6 +42,8 @@ enum Command {
     /// A control plane that stays until it is taken down
     #[command(subcommand)]
     Testbed(lab::LabCommand),
+    /// Compare what the program needs to read a large cluster with one raw paged LIST; fill it first with `testbed scale`
+    ScaleCheck(scale::CheckArgs),
     /// Build probes, examples and test guests for wasm, and the layout of built-in probes
     Probes,
     /// The process that owns a named control plane
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test { args } => suite::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Testbed(command) => lab::run(command),
+        Command::ScaleCheck(args) => scale::check(&args),
         Command::Probes => probes::build_all().map(|_| ExitCode::SUCCESS),
         Command::Supervise(args) => lab::supervise(&args),
     };

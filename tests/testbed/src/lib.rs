@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Reading order: [`ControlPlaneBuilder`] (what can be asked for), [`ControlPlane`] (what a running one offers),
-//! [`proxy`] (how a cluster is broken in exactly one way), [`named`] (laboratories that outlive a command).
+//! [`proxy`] (how a cluster is broken in exactly one way), [`named`] (laboratories that outlive a command), [`scale`]
+//! (thousands of nodes and pods).
 //!
 //! It refuses to use the developer's kubeconfig, any address but 127.0.0.1, fixed ports, and programs of a wrong version.
 //! There is no kubelet: pods on kwok nodes are played, and nothing may be concluded about a real node.
@@ -28,6 +29,7 @@ pub mod named;
 mod pki;
 mod programs;
 pub mod proxy;
+pub mod scale;
 mod shared;
 mod state;
 mod supervise;

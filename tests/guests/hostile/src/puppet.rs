@@ -49,6 +49,11 @@ enum Step {
         api: String,
         resource: String,
     },
+    /// Reads all pages and keeps none, as a probe does on a large cluster.
+    CountSnapshot {
+        api: String,
+        resource: String,
+    },
     Watch {
         api: String,
         resource: String,
@@ -190,6 +195,15 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
             Step::Snapshot { api, resource } => {
                 query(&api, &resource, "").open_snapshot().and_then(drain)
             }
+            Step::CountSnapshot { api, resource } => query(&api, &resource, "")
+                .open_snapshot()
+                .and_then(|cursor| {
+                    let mut count = 0;
+                    while let Some(page) = cursor.next()? {
+                        count += page.len();
+                    }
+                    Ok(format!("{count} objects"))
+                }),
             Step::Watch {
                 api,
                 resource,

@@ -107,31 +107,75 @@ impl ProxyBuilder<'_> {
     /// # Errors
     /// No port, no certificate, or an unusable kubeconfig.
     pub async fn start(self) -> Result<Proxy> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let failed = |e: &dyn std::fmt::Display| TestbedError::Proxy(e.to_string());
         let tls = if self.plain {
             None
         } else {
             Some(acceptor(self.lab)?)
         };
+        let access = |url: &str| self.lab.pki().kubeconfig(url, None);
+        Proxy::start(self.upstream, self.rules, tls, self.lab.state_dir(), access).await
+    }
+}
+
+/// A running proxy. Dropping it closes all its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    url: String,
+    kubeconfig: PathBuf,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    hits: Vec<Hits>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// A proxy without rules and without TLS before any API server, with the credentials of its kubeconfig: to count
+    /// requests. The kubeconfig that points to it is written into `folder`.
+    ///
+    /// # Errors
+    /// No port, or an unusable kubeconfig.
+    pub async fn before(kubeconfig: &Path, folder: &Path) -> Result<Proxy> {
+        let access = |url: &str| {
+            let access = serde_json::json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "counted",
+                "clusters": [{ "name": "counted", "cluster": { "server": url } }],
+                "users": [{ "name": "counted", "user": {} }],
+                "contexts": [{ "name": "counted", "context": { "cluster": "counted", "user": "counted" } }],
+            });
+            access.to_string()
+        };
+        Proxy::start(kubeconfig.to_owned(), Vec::new(), None, folder, access).await
+    }
+
+    async fn start(
+        upstream: PathBuf,
+        rules: Vec<Rule>,
+        tls: Option<TlsAcceptor>,
+        folder: &Path,
+        access: impl FnOnce(&str) -> String,
+    ) -> Result<Proxy> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let failed = |e: &dyn std::fmt::Display| TestbedError::Proxy(e.to_string());
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(|e| failed(&e))?;
         listener.set_nonblocking(true).map_err(|e| failed(&e))?;
         let address = listener.local_addr().map_err(|e| failed(&e))?;
-        let url = format!("{}://{address}", if self.plain { "http" } else { "https" });
+        let scheme = if tls.is_none() { "http" } else { "https" };
+        let url = format!("{scheme}://{address}");
 
-        let kubeconfig = self.lab.state_dir().join(format!(
+        let kubeconfig = folder.join(format!(
             "proxy-{}.kubeconfig",
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
-        write_private(&kubeconfig, &self.lab.pki().kubeconfig(&url, None))?;
+        write_private(&kubeconfig, &access(&url))?;
 
         let (stop, stopped) = oneshot::channel();
         let (ready, answer) = oneshot::channel();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let hits = self.rules.iter().map(|rule| rule.hits.clone()).collect();
+        let hits = rules.iter().map(|rule| rule.hits.clone()).collect();
         let job = Job {
-            upstream: self.upstream,
-            rules: self.rules.into(),
+            upstream,
+            rules: rules.into(),
             seen: Arc::clone(&seen),
             tls,
         };
@@ -150,21 +194,7 @@ impl ProxyBuilder<'_> {
             thread: Some(thread),
         })
     }
-}
 
-/// A running proxy. Dropping it closes all its connections.
-#[derive(Debug)]
-pub struct Proxy {
-    address: SocketAddr,
-    url: String,
-    kubeconfig: PathBuf,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    hits: Vec<Hits>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Proxy {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
