@@ -37,9 +37,15 @@ const ARROWS: &[Arrow] = &[
         uses: &[],
         dev: &[],
     },
+    // Steps that several probes share; as much a guest as they are.
+    Arrow {
+        package: "karat-gang",
+        uses: &["karat-sdk"],
+        dev: &[],
+    },
     Arrow {
         package: "probe-*",
-        uses: &["karat-sdk", "karat-sdk-build"],
+        uses: &["karat-sdk", "karat-sdk-build", "karat-gang"],
         dev: &["karat-engine"],
     },
     Arrow {

@@ -96,10 +96,19 @@ impl PodBuilder {
 
     /// Only this node, by affinity: the scheduler stays involved, which a claim needs.
     #[must_use]
-    pub fn pin(mut self, node: &str) -> Self {
-        self.pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = json!({
-            "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
-        });
+    pub fn pin(self, node: &str) -> Self {
+        self.pin_to([node])
+    }
+
+    /// Only these nodes, by affinity. One term for each, because a selector of fields takes one value only.
+    #[must_use]
+    pub fn pin_to<'a>(mut self, nodes: impl IntoIterator<Item = &'a str>) -> Self {
+        let terms: Vec<Value> = nodes
+            .into_iter()
+            .map(|node| json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}))
+            .collect();
+        self.pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+            json!({"nodeSelectorTerms": terms});
         self
     }
 

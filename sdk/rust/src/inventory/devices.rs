@@ -263,6 +263,45 @@ impl Devices {
         self.usable().filter(move |device| device.node == node)
     }
 
+    /// Usable devices of a class that is understood, on each of these nodes.
+    pub fn of_class(&self, class: &str, nodes: &[&str]) -> Vec<u64> {
+        let class = self.classes.iter().find(|have| have.name == class);
+        let mut counts = vec![0; nodes.len()];
+        for device in self.usable() {
+            let at = nodes.iter().position(|node| device.node == *node);
+            let fits =
+                class.is_some_and(|class| class.names(&device.key.driver) && class.fits(device));
+            if let Some(at) = at.filter(|_| fits) {
+                counts[at] += 1;
+            }
+        }
+        counts
+    }
+
+    /// The class through which most usable devices of these nodes can be had, with their number on each of them.
+    pub fn most_of_one_class(&self, nodes: &[&str]) -> Option<(String, Vec<u64>)> {
+        let counted = self
+            .classes
+            .iter()
+            .map(|class| (class.name.clone(), self.of_class(&class.name, nodes)));
+        let total = |counts: &[u64]| counts.iter().sum::<u64>();
+        let mut best: Option<(String, Vec<u64>)> = None;
+        for (name, counts) in counted {
+            let most = best.as_ref().map_or(0, |(_, have)| total(have));
+            if total(&counts) > most {
+                best = Some((name, counts));
+            }
+        }
+        best
+    }
+
+    /// Counts devices as free again: those that the probe itself holds.
+    pub fn release(&mut self, held: impl IntoIterator<Item = Key>) {
+        for key in held {
+            self.taken.remove(&key.to_string());
+        }
+    }
+
     /// A device to ask for: the one that the fewest others resemble, of a class that is understood.
     pub fn choose(&self, run: &str) -> Option<Choice> {
         self.choose_of(self.usable(), run)

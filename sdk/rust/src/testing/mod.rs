@@ -36,6 +36,7 @@
 mod attempt;
 mod cluster;
 pub mod dra;
+pub mod gang;
 mod leases;
 mod manifest;
 mod selector;

@@ -1,0 +1,157 @@
+//! The branches of the probe on a fake cluster that are its own; the steps are tested with `gang_scheduling`.
+
+use crate::{WorkloadAwareScheduling, manifest};
+use karat_sdk::testing::gang::{self, Scheduler};
+use karat_sdk::testing::{self, FakeCluster, Run};
+use karat_sdk::{Conclusion, Reason, json};
+
+const REQUIRED: [&str; 6] = [
+    "served",
+    "room",
+    "gated",
+    "together",
+    "none-starts",
+    "released",
+];
+
+fn cluster(versions: &[&str], units: u32, scheduler: Scheduler) -> FakeCluster {
+    let mut cluster = FakeCluster::new("v1.37.0");
+    gang::install(&mut cluster, versions);
+    for name in ["n0", "n1"] {
+        gang::node(&mut cluster, name, "vendor.example/gpu", units);
+    }
+    scheduler.start(&mut cluster);
+    cluster
+}
+
+fn run(cluster: FakeCluster) -> Run {
+    testing::run::<WorkloadAwareScheduling>(manifest::TEXT, cluster)
+}
+
+#[track_caller]
+fn assert_passed(run: &Run, ids: &[&str]) {
+    for id in ids {
+        assert_eq!(
+            run.conclusion(id),
+            Some(&Conclusion::Pass),
+            "{id}: {:#?}",
+            run.cases
+        );
+    }
+}
+
+#[track_caller]
+fn assert_unknown(run: &Run, id: &str, why: Reason) {
+    match run.conclusion(id) {
+        Some(Conclusion::Unknown(reason, _)) if *reason == why => {}
+        other => panic!("{id}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_failed(run: &Run, id: &str, with: &str) {
+    match run.conclusion(id) {
+        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
+        other => panic!("{id}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_scheduler_that_obeys_passes_with_all_its_cases() {
+    for units in [2, 0] {
+        let run = run(cluster(
+            &["v1beta1", "v1alpha3"],
+            units,
+            Scheduler::default(),
+        ));
+        assert_eq!(run.result, Ok(()));
+        assert_passed(&run, &REQUIRED);
+        assert_passed(&run, &["condition", "one-domain", "no-domain"]);
+        assert_eq!(run.observed("served", "version used"), Some("v1beta1"));
+        run.assert_earned();
+        assert!(run.cluster.objects("pods").is_empty());
+    }
+}
+
+#[test]
+fn priority_classes_alone_are_no_workload_api() {
+    let run = run(cluster(&[], 2, Scheduler::default()));
+    assert!(matches!(
+        run.conclusion("served"),
+        Some(Conclusion::NotApplicable(_))
+    ));
+    assert_eq!(run.conclusion("together"), None);
+}
+
+#[test]
+fn versions_that_are_not_known_are_not_spoken() {
+    for versions in [&["v2"][..], &["v1alpha1"]] {
+        let run = run(cluster(versions, 2, Scheduler::default()));
+        assert_unknown(&run, "served", Reason::VersionSkew);
+        assert_unknown(&run, "together", Reason::VersionSkew);
+    }
+}
+
+#[test]
+fn a_scheduler_that_does_not_know_groups_is_a_gate_that_is_off() {
+    let scheduler = Scheduler {
+        ignores_groups: true,
+        ..Scheduler::default()
+    };
+    let run = run(cluster(&["v1beta1"], 2, scheduler));
+    assert_unknown(&run, "gated", Reason::FeatureGateOff);
+    assert_unknown(&run, "none-starts", Reason::FeatureGateOff);
+}
+
+#[test]
+fn a_scheduler_that_knows_groups_and_breaks_them_fails() {
+    let scheduler = Scheduler {
+        starts_in_part: true,
+        ..Scheduler::default()
+    };
+    let run = run(cluster(&["v1beta1"], 2, scheduler));
+    assert_passed(&run, &["gated", "together"]);
+    assert_failed(&run, "none-starts", "started all the same");
+}
+
+#[test]
+fn pruned_fields_are_gates_that_are_off() {
+    let mut pods = cluster(&["v1beta1"], 2, Scheduler::default());
+    pods.drop_field("pods", "/spec/schedulingGroup");
+    assert_unknown(&run(pods), "gated", Reason::FeatureGateOff);
+
+    let mut topology = cluster(&["v1beta1"], 2, Scheduler::default());
+    topology.drop_field("podgroups", "/spec/schedulingConstraints");
+    let run = run(topology);
+    assert_passed(&run, &REQUIRED);
+    assert_unknown(&run, "one-domain", Reason::FeatureGateOff);
+    assert_eq!(run.conclusion("no-domain"), None);
+}
+
+#[test]
+fn a_scheduler_that_spreads_a_constrained_group_fails_the_optional_case() {
+    let scheduler = Scheduler {
+        ignores_topology: true,
+        ..Scheduler::default()
+    };
+    let run = run(cluster(&["v1beta1"], 2, scheduler));
+    assert_passed(&run, &REQUIRED);
+    assert_failed(&run, "no-domain", "of 3 pods of the group started");
+}
+
+#[test]
+fn a_condition_that_comes_before_the_pods_is_told() {
+    let mut cluster = cluster(&["v1beta1"], 2, Scheduler::default());
+    cluster.controller(|cluster| {
+        for group in cluster.objects("podgroups") {
+            let text = |field: &str| group["metadata"][field].as_str().unwrap_or_default().to_owned();
+            cluster.change("podgroups", &text("namespace"), &text("name"), |group| {
+                group["status"]["conditions"] =
+                    json!([{"type": "PodGroupInitiallyScheduled", "status": "True", "reason": "Scheduled"}]);
+            });
+        }
+    });
+    let run = run(cluster);
+    assert_failed(&run, "condition", "before it has a single pod");
+    assert_passed(&run, &["gated", "together"]);
+}
