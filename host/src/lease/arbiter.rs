@@ -348,7 +348,7 @@ fn fitting(
         .iter()
         .filter(|(name, offer)| offer.usable && !own.nodes.contains_key(*name))
         .map(|(name, offer)| (name, offer, view.nodes.get(name).unwrap_or(&unused)))
-        .filter(|(_, _, used)| !used.alone && !(wish.alone && used.holders > 0))
+        .filter(|(_, _, used)| !(used.alone || wish.alone && used.holders > 0))
         .collect();
     let free = |offer: &Offer, used: &Use, kind: &str| -> u64 {
         let there = offer.units.get(kind).copied().unwrap_or_default();
