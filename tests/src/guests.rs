@@ -42,7 +42,7 @@ impl Guest {
             lines: String::new(),
             cases: case("lie", "list namespaces") + &case("other", "list namespaces"),
             budget: String::new(),
-            capabilities: vec!["kube-read", "kube-write"],
+            capabilities: vec!["kube-read", "kube-write", "leases"],
             core: None,
         }
         .permit("", &["namespaces"], &["get", "list", "watch"], "cluster")
@@ -85,7 +85,7 @@ impl Guest {
         self
     }
 
-    /// Asks for a capability beside `kube-read` and `kube-write`.
+    /// Asks for a capability beside those that the guest imports: `kube-read`, `kube-write` and `leases`.
     #[must_use]
     pub fn capability(mut self, name: &'static str) -> Guest {
         self.capabilities.push(name);

@@ -130,7 +130,11 @@ async fn start() -> Result<ControlPlane> {
     ));
     let began = std::time::Instant::now();
     let advice = || format!("{title} failed; try: `cargo xtask testbed doctor`");
-    let cluster = ControlPlane::builder().start().await.with_context(advice)?;
+    let cluster = ControlPlane::builder()
+        .workload_api()
+        .start()
+        .await
+        .with_context(advice)?;
     for fixture in FIXTURES {
         cluster.apply(fixture).await.with_context(advice)?;
     }

@@ -110,7 +110,6 @@ async fn leases_that_are_never_given_back_end_with_the_attempt() -> Result<()> {
     let lab = karat_testbed::shared().await?;
     let greedy = |id: &str, attack: &str| {
         Guest::attacking(id, attack)
-            .capability("leases")
             .lines(MINE)
     };
     let after = json!([
@@ -124,7 +123,6 @@ async fn leases_that_are_never_given_back_end_with_the_attempt() -> Result<()> {
         greedy("greedy", "ten-thousand-leases").budget("calls = 20000"),
         greedy("cut-off", "ten-thousand-leases").budget("calls = 500"),
         Guest::scripted("after", &after)
-            .capability("leases")
             .lines(MINE)
             .cases(&case("alive", "get namespaces")),
     ];

@@ -27,7 +27,6 @@ fn taker(id: &str, outcome: &str, lines: &str) -> Guest {
         {"do": "release"},
     ]);
     Guest::scripted(id, &script)
-        .capability("leases")
         .lines(lines)
         .cases(&case("alive", "get namespaces"))
 }
