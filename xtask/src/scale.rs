@@ -203,7 +203,7 @@ misleads = "It only counts."
 contract = "0.1.0-dev.1"
 requirements = []
 reach = "sandbox"
-capabilities = ["kube-read", "kube-write"]
+capabilities = ["kube-read", "kube-write", "leases"]
 cases = [
   {{ id = "read", kind = "observation", required = "always", effect = ["list namespaces"], claim = "they can be read", expected = "all" }},
 ]

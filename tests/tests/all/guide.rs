@@ -9,8 +9,11 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 const GUIDE: &str = "docs/write-a-probe.md";
+/// The languages share a cluster, and a run holds it alone.
+static CLUSTER: Mutex<()> = Mutex::new(());
 
 /// One thing that a page tells people to do.
 #[derive(Debug, PartialEq)]
@@ -65,6 +68,9 @@ impl Shell {
                 .chain(std::env::split_paths(&rest)),
         )?;
         let place = tempfile::NamedTempFile::new()?;
+        let _alone = line
+            .contains("karat run")
+            .then(|| CLUSTER.lock().unwrap_or_else(PoisonError::into_inner));
         let output = Command::new("bash")
             .args(["-euo", "pipefail", "-c"])
             .arg(format!("{line}\npwd > {:?}", place.path()))

@@ -108,10 +108,7 @@ async fn floods_are_cut_at_their_limit() -> Result<()> {
 async fn leases_that_are_never_given_back_end_with_the_attempt() -> Result<()> {
     const MINE: &str = "[[leases]]\nname = \"mine\"\nlock = \"preemption\"\nfor = \"1s\"\n";
     let lab = karat_testbed::shared().await?;
-    let greedy = |id: &str, attack: &str| {
-        Guest::attacking(id, attack)
-            .lines(MINE)
-    };
+    let greedy = |id: &str, attack: &str| Guest::attacking(id, attack).lines(MINE);
     let after = json!([
         {"do": "acquire", "names": ["mine"], "ms": 120_000},
         {"do": "open", "id": "alive"},
