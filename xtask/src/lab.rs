@@ -57,6 +57,9 @@ pub(crate) struct UpArgs {
     /// Write an audit log into the state folder
     #[arg(long)]
     audit: bool,
+    /// Switch on the Workload API with its feature gates
+    #[arg(long)]
+    workload_api: bool,
     /// Feature gate, such as GenericWorkload=true; repeatable
     #[arg(long = "feature-gate", value_name = "NAME=BOOL", value_parser = gate)]
     feature_gates: Vec<(String, bool)>,
@@ -92,6 +95,9 @@ impl UpArgs {
         if self.audit {
             builder = builder.audit();
         }
+        if self.workload_api {
+            builder = builder.workload_api();
+        }
         for (name, on) in &self.feature_gates {
             builder = builder.feature_gate(name, *on);
         }
@@ -111,6 +117,9 @@ impl UpArgs {
         let mut args = vec![format!("--name={}", self.name.name), format!("--dra={dra}")];
         if self.audit {
             args.push("--audit".into());
+        }
+        if self.workload_api {
+            args.push("--workload-api".into());
         }
         args.extend(
             self.feature_gates

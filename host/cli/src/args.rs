@@ -154,7 +154,7 @@ pub(crate) struct SelectionArgs {
     /// A setting of a probe; repeatable
     #[arg(long = "set", value_name = "PROBE.KEY=VALUE")]
     pub(crate) settings: Vec<String>,
-    /// How many probes run at one time
+    /// How many probes run at one time; they mostly wait, and leases keep them apart [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) parallel: Option<u16>,
 }

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 /// Longest value of a setting in bytes.
 const SETTING_MAX: usize = 4096;
 
-/// Few, because on a small cluster probes compete for nodes.
-const PARALLEL_DEFAULT: usize = 4;
+/// Enough that the longest probe decides: probes mostly wait, and who wants the same nodes waits for a lease.
+const PARALLEL_DEFAULT: usize = 8;
 
 /// What `run` and `plan` share, checked.
 pub(crate) struct Selection {

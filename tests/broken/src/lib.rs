@@ -17,6 +17,8 @@ pub mod named;
 pub mod one;
 pub mod place;
 pub mod pool;
+#[cfg(test)]
+mod recordings;
 pub mod report;
 pub mod rules;
 pub mod table;

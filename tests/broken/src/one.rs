@@ -180,13 +180,18 @@ async fn attempt(
         .and_then(|probe| probe.attempts.last())
         .with_context(|| format!("{}: its id is not {}", file.display(), entry.probe))?;
     if let (Some(below), Some(name)) = (&around.record_below, &entry.record_as) {
-        let folder = below.join(entry.probe.replace('-', "_")).join("recordings");
+        let folder = recordings(below, &entry.probe);
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let text = fixture::export(&run.recording(&entry.probe)?)?;
         let path = folder.join(format!("{name}.jsonl"));
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
     Ok((run.record.run.clone(), attempt.clone()))
+}
+
+/// Where the recordings of a probe lie, below the folder of all probes.
+pub(crate) fn recordings(below: &Path, probe: &str) -> PathBuf {
+    below.join(probe.replace('-', "_")).join("recordings")
 }
 
 /// The proxies, the one next to the API server first.

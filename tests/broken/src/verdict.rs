@@ -1,6 +1,6 @@
 //! Compares what a probe said with what it must say. Pure.
 
-use karat_engine::model::{AttemptRecord, CaseResult, Outcome, Verdict};
+use karat_engine::model::{AttemptRecord, CaseResult, Judgement, Outcome, Verdict};
 use serde::Serialize;
 
 use crate::table::Entry;
@@ -41,27 +41,7 @@ pub fn compare(entry: &Entry, attempt: &AttemptRecord) -> (Mark, Vec<String>) {
         let detail = attempt.outcome.detail().unwrap_or_default();
         wrong.push(format!("{}: {detail}", attempt.outcome.word()));
     }
-    let expected = entry.expect.verdict();
-    if !expected.fits(judgement.verdict, judgement.reason) {
-        wrong.push(format!(
-            "expected {expected}, got {}",
-            said(judgement.verdict, judgement.reason)
-        ));
-    }
-    if let Some(part) = &entry.expect.explains
-        && !judgement.explanation.contains(part)
-    {
-        wrong.push(format!(
-            "{part:?} is not in the explanation: {}",
-            judgement.explanation
-        ));
-    }
-    if let Some(tier) = entry.expect.tier
-        && tier != judgement.tier
-    {
-        wrong.push(format!("expected tier {tier}, got {}", judgement.tier));
-    }
-    compare_cases(entry, &judgement.cases, &mut wrong);
+    compare_judgement(entry, judgement, &mut wrong);
     if !attempt.left_behind.is_empty() && entry.leaves.is_none() {
         wrong.push(format!("left behind: {}", attempt.left_behind.join(", ")));
     }
@@ -83,6 +63,31 @@ pub fn compare(entry: &Entry, attempt: &AttemptRecord) -> (Mark, Vec<String>) {
         }
     }
     (mark, wrong)
+}
+
+/// What of a judgement is not as expected.
+pub(crate) fn compare_judgement(entry: &Entry, judgement: &Judgement, wrong: &mut Vec<String>) {
+    let expected = entry.expect.verdict();
+    if !expected.fits(judgement.verdict, judgement.reason) {
+        wrong.push(format!(
+            "expected {expected}, got {}",
+            said(judgement.verdict, judgement.reason)
+        ));
+    }
+    if let Some(part) = &entry.expect.explains
+        && !judgement.explanation.contains(part)
+    {
+        wrong.push(format!(
+            "{part:?} is not in the explanation: {}",
+            judgement.explanation
+        ));
+    }
+    if let Some(tier) = entry.expect.tier
+        && tier != judgement.tier
+    {
+        wrong.push(format!("expected tier {tier}, got {}", judgement.tier));
+    }
+    compare_cases(entry, &judgement.cases, wrong);
 }
 
 fn compare_cases(entry: &Entry, cases: &[CaseResult], wrong: &mut Vec<String>) {

@@ -373,7 +373,7 @@ impl ControlPlane {
             .collect())
     }
 
-    /// Waits until all nodes (and at least one) are Ready.
+    /// Waits until all nodes (and at least one) are Ready and take pods.
     ///
     /// # Errors
     /// After two minutes, naming the nodes that are not.
@@ -455,9 +455,13 @@ impl ControlPlane {
     }
 }
 
+/// Ready, and no longer tainted as a node that is not: the controller takes the taint off a moment later, and until then
+/// no pod goes there.
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
     conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        && !taints.is_some_and(|all| all.iter().any(|t| t.key == "node.kubernetes.io/not-ready"))
 }
 
 /// Client for a kubeconfig that reads nothing of the developer's own.

@@ -1,4 +1,4 @@
-//! The probe `admission_policy` on a real control plane, and its recordings again. The clusters that are wrong in one way, on
+//! The probe `admission_policy` on a real control plane, and an edited recording of it. The clusters that are wrong in one way, on
 //! which it must fail, are in `tests/broken/admission_policy.yaml`.
 
 use anyhow::{Context, Result, ensure};
@@ -46,31 +46,9 @@ async fn a_plain_server_passes_and_keeps_no_policy() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn recorded_runs_give_the_same_verdicts_again() -> Result<()> {
+async fn a_refusal_by_the_policy_of_somebody_else_is_worth_nothing() -> Result<()> {
     let engine = Engine::new(&EngineOptions::default())?;
     let probe = component::load(&engine, built("probe-admission-policy")?)?;
-    for (name, verdict, explanation) in [
-        ("pass", Verdict::Pass, "required cases held"),
-        (
-            "fail",
-            Verdict::Fail,
-            "case pod-refused: the probe contradicts the claim",
-        ),
-    ] {
-        let text = recording(name)?;
-        let judgement = replay_fixture(&engine, &probe, fixture::load(&text)?)
-            .await
-            .map_err(anyhow::Error::msg)
-            .with_context(|| {
-                format!("{name}: after a change of the probe, record anew with `cargo xtask mutants --probe admission-policy --record`")
-            })?;
-        ensure!(
-            judgement.verdict == Some(verdict) && judgement.explanation.contains(explanation),
-            "{name}: {judgement:#?}"
-        );
-    }
-
-    // The same run, in which the refusals name a policy of somebody else: they are worth nothing then.
     let text = recording("pass")?;
     let edited = text.replace(
         "ValidatingAdmissionPolicy 'cost-",

@@ -32,7 +32,7 @@ async fn nodes_of_all_vendors_become_ready_together() {
         .list(&ListParams::default())
         .await
         .unwrap();
-    assert_eq!(nodes.items.len(), 8);
+    assert_eq!(nodes.items.len(), 10);
     let drivers: BTreeSet<String> = Api::<ResourceSlice>::all(client)
         .list(&ListParams::default())
         .await
