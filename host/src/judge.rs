@@ -10,7 +10,7 @@
 //! 5. A fail had its `needs`.
 //! 6. `not-applicable` is allowed by the requirement and was shown or declared.
 //! 7. A pass shows at least one value that the platform said first.
-//! 8. The worst required case decides; a refusal of the door or an ended budget forbids a pass.
+//! 8. The worst required case decides, of several unknown ones the first with a cause of its own; a refusal of the door or an ended budget forbids a pass.
 //!
 //! Rules stop careless probes, not hostile ones: a probe can make real calls and then conclude what it likes. Against that
 //! stand signatures and reviewers. Look next at `timeline.rs` (which case was open when), `case.rs` (one case), `effect.rs`
@@ -211,7 +211,13 @@ fn conclude(
     let settled = settle_absent(manifest, timeline, cases);
     let required = || cases.iter().filter(|case| case.required);
     let worst = |verdict: Verdict| required().find(|case| case.verdict == verdict);
-    if let Some(case) = worst(Verdict::Fail).or_else(|| worst(Verdict::Unknown)) {
+    // A case that is empty only because another one did not hold says less than the other one.
+    let has_cause = |case: &&CaseResult| case.reason.is_some_and(Reason::is_for_probes);
+    let unknown = || {
+        let mut all = required().filter(|case| case.verdict == Verdict::Unknown);
+        all.find(has_cause).or_else(|| worst(Verdict::Unknown))
+    };
+    if let Some(case) = worst(Verdict::Fail).or_else(unknown) {
         return Ruling::of(
             case.verdict,
             case.reason,

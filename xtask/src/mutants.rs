@@ -32,13 +32,17 @@ pub(crate) struct MutantsArgs {
     /// Control planes at one time
     #[arg(long, value_name = "N", default_value_t = 2)]
     parallel: usize,
+    /// Run each entry so often: a verdict that is right by chance shows
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: u16,
     /// Write the recordings that probes are tested with anew, from the entries that say so
     #[arg(long)]
     record: bool,
 }
 
 pub(crate) fn run(args: &MutantsArgs) -> Result<ExitCode> {
-    let everything = args.probe.is_empty() && args.only.is_empty() && !args.list;
+    let everything =
+        args.probe.is_empty() && args.only.is_empty() && !args.list && args.repeat == 1;
     if let Some(seconds) = last("mutants").filter(|_| everything) {
         say(&format!("all of it took {} the last time", human(seconds)));
     }
@@ -74,6 +78,7 @@ async fn attend(args: &MutantsArgs) -> Result<i32> {
     command.arg("--json").arg(json);
     command.arg("--components").arg(target().join("components"));
     command.arg("--parallel").arg(args.parallel.to_string());
+    command.arg("--repeat").arg(args.repeat.to_string());
     for (flag, on) in [("--list", args.list), ("--record", args.record)] {
         if on {
             command.arg(flag);

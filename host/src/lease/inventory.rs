@@ -46,8 +46,18 @@ pub(super) struct Node {
     pub(super) own: BTreeMap<String, BTreeSet<String>>,
     /// Extended resources that pods of others request.
     foreign_requested: BTreeMap<String, u64>,
-    /// DRA devices by driver: all of them, and those that claims of others hold.
-    devices: BTreeMap<String, (u64, u64)>,
+    /// DRA devices by driver.
+    devices: BTreeMap<String, Devices>,
+}
+
+/// How many DRA devices of one driver a node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Devices {
+    all: u64,
+    /// Held by claims of others.
+    theirs: u64,
+    /// Held by claims of others and of this run at one time: booked twice, which is nobody's taking.
+    twice: u64,
 }
 
 impl Node {
@@ -65,11 +75,24 @@ impl Node {
                 )
             })
             .collect();
-        for (driver, (all, theirs)) in &self.devices {
-            *units.entry(driver.clone()).or_default() += all.saturating_sub(*theirs);
+        for (driver, devices) in &self.devices {
+            *units.entry(driver.clone()).or_default() += devices.all.saturating_sub(devices.theirs);
         }
         units.retain(|_, free| *free > 0);
         units
+    }
+
+    /// Units by kind that others hold.
+    fn taken(&self) -> BTreeMap<String, u64> {
+        let mut taken: BTreeMap<String, u64> = self
+            .foreign_requested
+            .iter()
+            .map(|(resource, amount)| (resource.clone(), amount / 1000))
+            .collect();
+        for (driver, devices) in &self.devices {
+            *taken.entry(driver.clone()).or_default() += devices.theirs - devices.twice;
+        }
+        taken
     }
 
     /// What of a resource pods can still request, in the units of [`Node::allocatable`].
@@ -356,21 +379,28 @@ fn requests(spec: &Value) -> BTreeMap<String, u64> {
     total
 }
 
-/// Devices that claims of others hold: driver, pool, device.
+/// Driver, pool, device.
+type Key = (String, String, String);
+
+/// Devices that claims hold.
 #[derive(Debug, Default)]
-struct Taken(BTreeSet<(String, String, String)>);
+struct Taken {
+    theirs: BTreeSet<Key>,
+    ours: BTreeSet<Key>,
+}
 
 impl Taken {
     fn add(&mut self, claim: &Value, run: &str) {
-        if is_ours(text(&claim["metadata"]["namespace"]), run) {
-            return;
-        }
+        let holders = if is_ours(text(&claim["metadata"]["namespace"]), run) {
+            &mut self.ours
+        } else {
+            &mut self.theirs
+        };
         for result in list(&claim["status"]["allocation"]["devices"]["results"]) {
             // Access for an administrator takes the device from nobody.
             if result["adminAccess"] != true {
                 let part = |key: &str| text(&result[key]).to_owned();
-                self.0
-                    .insert((part("driver"), part("pool"), part("device")));
+                holders.insert((part("driver"), part("pool"), part("device")));
             }
         }
     }
@@ -451,9 +481,11 @@ impl Pools {
                     continue;
                 };
                 let key = (driver.clone(), pool.clone(), device.clone());
-                let (all, theirs) = node.devices.entry(driver.clone()).or_default();
-                *all += 1;
-                *theirs += u64::from(taken.0.contains(&key));
+                let devices = node.devices.entry(driver.clone()).or_default();
+                let theirs = taken.theirs.contains(&key);
+                devices.all += 1;
+                devices.theirs += u64::from(theirs);
+                devices.twice += u64::from(theirs && taken.ours.contains(&key));
             }
         }
     }
@@ -470,7 +502,7 @@ pub(super) fn changes(
 ) -> Vec<String> {
     let home = format!("karat-{run}-{}-", probe.rsplit('/').next().unwrap_or(probe));
     let mut counts = [0_u64; 8];
-    let [came, went, less, more, sick, gone, capacity, moved] = &mut counts;
+    let [came, went, taken, back, sick, gone, capacity, moved] = &mut counts;
     for (name, then) in before {
         let Some(now) = after.get(name).filter(|now| now.uid == then.uid) else {
             *gone += 1;
@@ -490,12 +522,13 @@ pub(super) fn changes(
         let (pods_then, pods_now) = (others(then), others(now));
         *came += pods_now.difference(&pods_then).count() as u64;
         *went += pods_then.difference(&pods_now).count() as u64;
-        let (units_then, units_now) = (then.units(), now.units());
+        // Not how many there are: units that vanish without anybody taking them are what some probes look for.
+        let (units_then, units_now) = (then.taken(), now.taken());
         let kinds: BTreeSet<&String> = units_then.keys().chain(units_now.keys()).collect();
         for kind in kinds {
             let of = |units: &BTreeMap<String, u64>| units.get(kind).copied().unwrap_or_default();
-            *less += of(&units_then).saturating_sub(of(&units_now));
-            *more += of(&units_now).saturating_sub(of(&units_then));
+            *taken += of(&units_now).saturating_sub(of(&units_then));
+            *back += of(&units_then).saturating_sub(of(&units_now));
         }
         *sick += u64::from(then.usable && !now.usable);
         *moved += u64::from(then.taints != now.taints);
@@ -512,8 +545,8 @@ pub(super) fn changes(
     let words = [
         ("pod of others came", "pods of others came"),
         ("pod of others went", "pods of others went"),
-        ("unit less", "units less"),
-        ("unit more", "units more"),
+        ("unit taken by others", "units taken by others"),
+        ("unit given back by others", "units given back by others"),
         (
             "node not ready or not schedulable",
             "nodes not ready or not schedulable",

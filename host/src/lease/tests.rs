@@ -195,7 +195,10 @@ async fn others_on_a_leased_node_are_told() {
     a.acquire(&[&nodes(2, 0, true)], LONG).await.unwrap();
     assert!(a.holds_nodes());
     pods.lock().unwrap().push(pod("team"));
-    assert_eq!(a.changed().await, ["1 pod of others came", "1 unit less"]);
+    assert_eq!(
+        a.changed().await,
+        ["1 pod of others came", "1 unit taken by others"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

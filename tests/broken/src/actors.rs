@@ -463,7 +463,7 @@ mod tests {
         data("{api-version: v1, kind: Pod, bind: node-1, after: 2s}")
             .check()
             .unwrap();
-        data("{rust: keep-claims-allocated}").check().unwrap();
+        data("{rust: also-preempts}").check().unwrap();
         for (yaml, part) in [
             ("{kind: Pod, delete: true}", "`api-version` and `kind`"),
             ("{api-version: v1, kind: Pod}", "write one of"),
@@ -480,10 +480,7 @@ mod tests {
                 "/apiVersion is missing",
             ),
             ("{rust: nobody}", "not known"),
-            (
-                "{rust: keep-claims-allocated, delete: true}",
-                "made in Rust",
-            ),
+            ("{rust: also-preempts, delete: true}", "made in Rust"),
         ] {
             let error = format!("{:#}", data(yaml).check().unwrap_err());
             assert!(error.contains(part), "{yaml}: {error}");

@@ -45,6 +45,9 @@ struct Args {
     /// Control planes at one time
     #[arg(long, value_name = "N", default_value_t = 2)]
     parallel: usize,
+    /// Run each entry so often: a verdict that is right by chance shows
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    repeat: u16,
     /// Write the recordings that probes are tested with anew, from the entries that say so
     #[arg(long)]
     record: bool,
@@ -80,6 +83,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
         components: args.components.clone(),
         record_below: args.record.then(|| table::folder().join("../../probes")),
     };
+    let entries: Vec<Entry> = (0..args.repeat).flat_map(|_| entries.clone()).collect();
     let before = report::seconds_of(&args.json);
     eprintln!("{}", announced(&entries, &before, args.parallel));
     let count = entries.len();

@@ -2,20 +2,16 @@
 //!
 //! To add one, write a function and a line in its table. What can be said in YAML does not belong here.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 
 use anyhow::{Context as _, Result};
-use futures::TryStreamExt as _;
 use karat_testbed::proxy::Rule;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
-use kube::{Client, ResourceExt as _};
+use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::actors::Notes;
-use crate::place::api;
 
 /// Rules in layers: each layer is a proxy of its own, the first one next to the API server.
 pub type Layers = Vec<Vec<Rule>>;
@@ -30,14 +26,11 @@ pub type Playing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 const RULES: &[(&str, MakeLayers)] = &[("flawed-objects-are-accepted", flawed_objects)];
 
 const CONTROLLERS: &[(&str, Controller)] = &[
-    ("keep-claims-allocated", |client, _, notes, ready| {
-        Box::pin(keep_claims_allocated(client, notes, ready))
-    }),
     ("also-preempts", |client, with, notes, ready| {
         Box::pin(crate::units::also_preempts(client, with, notes, ready))
     }),
-    ("double-books", |client, _, notes, ready| {
-        Box::pin(crate::units::double_books(client, notes, ready))
+    ("double-books", |client, with, notes, ready| {
+        Box::pin(crate::units::double_books(client, with, notes, ready))
     }),
     ("shrinks-the-node", |client, with, notes, ready| {
         Box::pin(crate::units::shrinks_the_node(client, with, notes, ready))
@@ -107,58 +100,4 @@ fn flawed_objects() -> Layers {
         vec![Rule::on("POST", GROUP).rewrite_request(mend)],
         vec![Rule::on("*", GROUP).rewrite_objects(show)],
     ]
-}
-
-/// Puts the allocation of a claim back as soon as it is gone, as a driver's controller would that forgets to let go.
-async fn keep_claims_allocated(
-    client: Client,
-    notes: Notes,
-    ready: oneshot::Sender<()>,
-) -> Result<()> {
-    let claims = api(&client, "resource.k8s.io/v1", "ResourceClaim", None).await?;
-    let mut known: HashMap<String, Value> = HashMap::new();
-    let mut ready = Some(ready);
-    loop {
-        let list = claims.list(&ListParams::default()).await?;
-        let version = list.metadata.resource_version.clone().unwrap_or_default();
-        let params = WatchParams::default().timeout(290);
-        let mut events = std::pin::pin!(claims.watch(&params, &version).await?);
-        if let Some(ready) = ready.take() {
-            let _ = ready.send(());
-        }
-        while let Some(event) = events.try_next().await? {
-            let (WatchEvent::Added(claim) | WatchEvent::Modified(claim)) = event else {
-                continue;
-            };
-            let uid = claim.uid().unwrap_or_default();
-            if let Some(allocation) = claim.data.pointer("/status/allocation") {
-                known.insert(uid, allocation.clone());
-            } else if let Some(allocation) = known.get(&uid) {
-                match restore(&client, &claim, allocation).await {
-                    Ok(()) => notes.add(format!("acted on {}", claim.name_any())),
-                    Err(error) => notes.add(format!("{}: {error:#}", claim.name_any())),
-                }
-            }
-        }
-    }
-}
-
-async fn restore(client: &Client, claim: &DynamicObject, allocation: &Value) -> Result<()> {
-    let namespace = claim.namespace();
-    let here = api(
-        client,
-        "resource.k8s.io/v1",
-        "ResourceClaim",
-        namespace.as_deref(),
-    )
-    .await?;
-    // The server lets an allocation stand only behind its own finalizer.
-    let hold = json!({"metadata": {"finalizers": ["resource.kubernetes.io/delete-protection"]}});
-    let params = PatchParams::default();
-    let name = claim.name_any();
-    here.patch(&name, &params, &Patch::Merge(hold)).await?;
-    let status = json!({"status": {"allocation": allocation}});
-    here.patch_status(&name, &params, &Patch::Merge(status))
-        .await?;
-    Ok(())
 }

@@ -107,15 +107,21 @@ pub(crate) async fn also_preempts(
 /// A scheduler that forgets what it gave: each device of a run's claim is allocated to a second claim in `default` as well.
 pub(crate) async fn double_books(
     client: Client,
+    with: Value,
     notes: Notes,
     ready: oneshot::Sender<()>,
 ) -> Result<()> {
     const GROUP: &str = "resource.k8s.io/v1";
+    let name = with["name"].as_str().context("with: name is missing")?;
+    let wanted = Regex::new(name)?;
     let claims = api(&client, GROUP, "ResourceClaim", None).await?;
     let mut done: HashSet<String> = HashSet::new();
     follow(claims, ready, notes, |claim, gone| {
         let allocated = claim.data.pointer("/status/allocation").is_some();
-        let first = !gone && allocated && done.insert(claim.uid().unwrap_or_default());
+        let first = !gone
+            && allocated
+            && wanted.is_match(&claim.name_any())
+            && done.insert(claim.uid().unwrap_or_default());
         let client = client.clone();
         async move {
             if !first {

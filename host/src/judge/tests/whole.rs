@@ -37,6 +37,15 @@ fn rule_8_the_worst_required_case_decides() {
                 because(Deadline),
             ),
             (
+                "a cause before what follows from it",
+                look(
+                    look(Tape::new(), "b").conclude(Conclusion::Unknown("deadline".to_owned())),
+                    "c",
+                )
+                .held(),
+                because(Deadline),
+            ),
+            (
                 "a word of the engine",
                 all([unknown("vacuous: x"), None, None]),
                 because(ProbeError),
