@@ -260,6 +260,16 @@ fn type_check(cluster: &mut FakeCluster) {
     }
 }
 
+/// What must not be left behind.
+const LEFT: [&str; 6] = [
+    POLICIES,
+    BINDINGS,
+    "pods",
+    "jobs",
+    "deployments",
+    "resourceclaims",
+];
+
 fn run(cluster: FakeCluster) -> Run {
     testing::run::<AdmissionPolicy>(manifest::TEXT, cluster)
 }
@@ -268,58 +278,15 @@ fn run_on(server: Server) -> Run {
     run(server.start("v1.37.0"))
 }
 
-#[track_caller]
-fn assert_passed(run: &Run, ids: &[&str]) {
-    for id in ids {
-        assert_eq!(
-            run.conclusion(id),
-            Some(&Conclusion::Pass),
-            "{id}: {:#?}",
-            run.case(id)
-        );
-    }
-}
-
-#[track_caller]
-fn assert_failed(run: &Run, id: &str, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn assert_unknown(run: &Run, id: &str, why: Reason, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Unknown(reason, text)) if *reason == why => {
-            assert!(text.contains(with), "{id}: {text}");
-        }
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn assert_clean(run: &Run) {
-    let left = run.left_behind(&[
-        POLICIES,
-        BINDINGS,
-        "pods",
-        "jobs",
-        "deployments",
-        "resourceclaims",
-    ]);
-    assert!(left.is_empty(), "{left:#?}");
-}
-
 #[test]
 fn a_conforming_server_passes() {
     let run = run_on(CONFORMING);
     assert_eq!(run.result, Ok(()));
-    assert_passed(&run, &REQUIRED);
-    assert_passed(&run, &["claim-allowed", "claim-refused", "type-checking"]);
-    assert_unknown(&run, "mutating", Reason::FeatureGateOff, "not served");
+    run.assert_passed(&REQUIRED);
+    run.assert_passed(&["claim-allowed", "claim-refused", "type-checking"]);
+    run.assert_unknown_with("mutating", Reason::FeatureGateOff, "not served");
     run.assert_earned();
-    assert_clean(&run);
+    run.assert_clean(&LEFT);
 }
 
 #[test]
@@ -329,7 +296,7 @@ fn early_acceptance_is_no_fail() {
         lag_of_controllers: Duration::from_secs(25),
         ..CONFORMING
     });
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
     run.assert_earned();
 
     // Controllers may talk to another API server, which is later.
@@ -337,9 +304,9 @@ fn early_acceptance_is_no_fail() {
         lag_of_controllers: Duration::from_secs(20),
         ..CONFORMING
     });
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
     run.assert_earned();
-    assert_clean(&run);
+    run.assert_clean(&LEFT);
 }
 
 #[test]
@@ -348,20 +315,13 @@ fn nothing_enforced_is_a_fail_of_every_negative() {
         enforces: false,
         ..CONFORMING
     });
-    assert_passed(
-        &run,
-        &["stored", "pod-allowed", "job-allowed", "privileged"],
-    );
-    assert_failed(
-        &run,
-        "pod-refused",
-        "was accepted, although policy cost-abcd2345",
-    );
-    assert_failed(&run, "fail-closed", "was accepted");
-    assert_failed(&run, "job-refused", "the Job made pod");
-    assert_failed(&run, "deployment-refused", "the Deployment made pod");
-    assert_failed(&run, "claim-refused", "was accepted");
-    assert_clean(&run);
+    run.assert_passed(&["stored", "pod-allowed", "job-allowed", "privileged"]);
+    run.assert_failed("pod-refused", "was accepted, although policy cost-abcd2345");
+    run.assert_failed("fail-closed", "was accepted");
+    run.assert_failed("job-refused", "the Job made pod");
+    run.assert_failed("deployment-refused", "the Deployment made pod");
+    run.assert_failed("claim-refused", "was accepted");
+    run.assert_clean(&LEFT);
 }
 
 #[test]
@@ -370,7 +330,7 @@ fn a_policy_that_comes_too_late_is_a_fail() {
         lag: Duration::from_secs(45),
         ..CONFORMING
     });
-    assert_failed(&run, "pod-refused", "was accepted");
+    run.assert_failed("pod-refused", "was accepted");
 }
 
 #[test]
@@ -379,15 +339,15 @@ fn real_creates_decide_and_not_dry_runs() {
         real_after: Duration::from_secs(3600),
         ..CONFORMING
     });
-    assert_failed(&run, "pod-refused", "was accepted");
+    run.assert_failed("pod-refused", "was accepted");
 
     // Two API servers, of which the second learns of the policy later: that was no enforcement, and is no fail.
     let run = run_on(Server {
         real_after: Duration::from_secs(10),
         ..CONFORMING
     });
-    assert_unknown(&run, "pod-refused", Reason::Deadline, "at the same time");
-    assert_passed(&run, &["fail-closed", "job-refused"]);
+    run.assert_unknown_with("pod-refused", Reason::Deadline, "at the same time");
+    run.assert_passed(&["fail-closed", "job-refused"]);
 }
 
 #[test]
@@ -396,10 +356,10 @@ fn pods_of_controllers_count_as_well() {
         exempts_controllers: true,
         ..CONFORMING
     });
-    assert_passed(&run, &["pod-refused", "fail-closed", "claim-refused"]);
-    assert_failed(&run, "job-refused", "the Job made pod job-again-abcd2345-x");
-    assert_failed(&run, "deployment-refused", "without the label");
-    assert_clean(&run);
+    run.assert_passed(&["pod-refused", "fail-closed", "claim-refused"]);
+    run.assert_failed("job-refused", "the Job made pod job-again-abcd2345-x");
+    run.assert_failed("deployment-refused", "without the label");
+    run.assert_clean(&LEFT);
 }
 
 #[test]
@@ -409,21 +369,17 @@ fn what_was_rewritten_is_named() {
         binding["spec"]["validationActions"] = json!(["Audit"])
     });
     let one = run(cluster);
-    assert_failed(
-        &one,
-        "stored",
-        "validationActions [\"Deny\"] became [\"Audit\"]",
-    );
-    assert_failed(&one, "pod-refused", "was accepted");
+    one.assert_failed("stored", "validationActions [\"Deny\"] became [\"Audit\"]");
+    one.assert_failed("pod-refused", "was accepted");
 
     let mut cluster = CONFORMING.start("v1.37.0");
     cluster.admit(POLICIES, |_, policy| {
         policy["spec"]["failurePolicy"] = json!("Ignore")
     });
     let one = run(cluster);
-    assert_failed(&one, "stored", "failurePolicy Fail became Ignore");
-    assert_passed(&one, &["pod-refused", "job-refused"]);
-    assert_failed(&one, "fail-closed", "was accepted");
+    one.assert_failed("stored", "failurePolicy Fail became Ignore");
+    one.assert_passed(&["pod-refused", "job-refused"]);
+    one.assert_failed("fail-closed", "was accepted");
 
     // Additions are no rewriting.
     let mut cluster = CONFORMING.start("v1.37.0");
@@ -434,7 +390,7 @@ fn what_was_rewritten_is_named() {
         pod["metadata"]["labels"]["platform.example/tenant"] = json!("t")
     });
     let one = run(cluster);
-    assert_passed(&one, &REQUIRED);
+    one.assert_passed(&REQUIRED);
     one.assert_earned();
 }
 
@@ -445,14 +401,10 @@ fn a_policy_that_refuses_everything_is_a_fail_and_its_refusals_show_nothing() {
         policy["spec"]["validations"][0]["expression"] = json!("false")
     });
     let run = run(cluster);
-    assert_failed(&run, "stored", "lost an expression");
-    assert_failed(
-        &run,
-        "pod-allowed",
-        "satisfies the policy and was refused by it",
-    );
-    assert_failed(&run, "job-allowed", "was refused by it");
-    assert_unknown(&run, "job-refused", Reason::Deadline, "would show nothing");
+    run.assert_failed("stored", "lost an expression");
+    run.assert_failed("pod-allowed", "satisfies the policy and was refused by it");
+    run.assert_failed("job-allowed", "was refused by it");
+    run.assert_unknown_with("job-refused", Reason::Deadline, "would show nothing");
     assert!(
         run.complaints()
             .iter()
@@ -469,21 +421,19 @@ fn rules_of_the_cluster_are_no_fault() {
         let mut cluster = CONFORMING.start("v1.37.0");
         cluster.refuse("pods", move |_| Some((422, message.to_owned())));
         let run = run(cluster);
-        assert_unknown(
-            &run,
+        run.assert_unknown_with(
             "pod-allowed",
             Reason::PermissionDenied,
             "refused by something else",
         );
         let vacuous = "pod-refused: control pod-allowed did not pass";
         assert!(run.complaints().contains(&vacuous.to_owned()));
-        assert_unknown(
-            &run,
+        run.assert_unknown_with(
             "job-allowed",
             Reason::PermissionDenied,
             "refused by something else",
         );
-        assert_unknown(&run, "plain-pod", Reason::PermissionDenied, "denied");
+        run.assert_unknown_with("plain-pod", Reason::PermissionDenied, "denied");
     }
 }
 
@@ -496,14 +446,12 @@ fn a_label_that_something_adds_takes_the_case_away() {
         }
     });
     let run = run(cluster);
-    assert_unknown(
-        &run,
+    run.assert_unknown_with(
         "pod-refused",
         Reason::CompetingWorkload,
         "breaks no rule any more",
     );
-    assert_unknown(
-        &run,
+    run.assert_unknown_with(
         "job-refused",
         Reason::CompetingWorkload,
         "breaks no rule any more",
@@ -524,14 +472,14 @@ fn a_policy_that_somebody_deleted_or_changed_is_no_fail() {
             }
         });
         let run = run(cluster);
-        assert_passed(&run, &["stored", "pod-refused"]);
+        run.assert_passed(&["stored", "pod-refused"]);
         let with = if what == "deleted" {
             "is gone"
         } else {
             "was changed"
         };
         for id in ["job-refused", "deployment-refused"] {
-            assert_unknown(&run, id, Reason::CompetingWorkload, with);
+            run.assert_unknown_with(id, Reason::CompetingWorkload, with);
         }
     }
 }
@@ -542,11 +490,11 @@ fn pod_security_is_looked_at_by_itself() {
         pod_security: false,
         ..CONFORMING
     });
-    assert_passed(&one, &["pod-refused", "plain-pod"]);
+    one.assert_passed(&["pod-refused", "plain-pod"]);
     for id in ["privileged", "host-path", "host-network"] {
-        assert_failed(&one, id, "was accepted");
+        one.assert_failed(id, "was accepted");
     }
-    assert_clean(&one);
+    one.assert_clean(&LEFT);
 
     // Something that takes the flaw out leaves a harmless pod; nothing was refused and nothing got through.
     let mut cluster = Server {
@@ -560,13 +508,8 @@ fn pod_security_is_looked_at_by_itself() {
         }
     });
     let one = run(cluster);
-    assert_unknown(
-        &one,
-        "host-path",
-        Reason::CompetingWorkload,
-        "taken the flaw out",
-    );
-    assert_failed(&one, "host-network", "was accepted");
+    one.assert_unknown_with("host-path", Reason::CompetingWorkload, "taken the flaw out");
+    one.assert_failed("host-network", "was accepted");
 
     // A quota, the authoriser and validation are not Pod Security.
     for (code, message, reason) in [
@@ -590,7 +533,7 @@ fn pod_security_is_looked_at_by_itself() {
         cluster.refuse("pods", move |asked| {
             (asked.object["spec"]["hostNetwork"] == true).then(|| (code, message.to_owned()))
         });
-        assert_unknown(&run(cluster), "host-network", reason, message);
+        run(cluster).assert_unknown_with("host-network", reason, message);
     }
 }
 
@@ -601,15 +544,12 @@ fn without_the_api_the_server_fails() {
         CONFORMING.decide("pods", asked, &BTreeMap::new())
     });
     let one = run(cluster);
-    assert_failed(&one, "stored", "ValidatingAdmissionPolicy v1 is not served");
-    assert_unknown(&one, "pod-refused", Reason::SolutionAbsent, "stored");
-    assert_passed(
-        &one,
-        &["plain-pod", "privileged", "host-path", "host-network"],
-    );
+    one.assert_failed("stored", "ValidatingAdmissionPolicy v1 is not served");
+    one.assert_unknown_with("pod-refused", Reason::SolutionAbsent, "stored");
+    one.assert_passed(&["plain-pod", "privileged", "host-path", "host-network"]);
 
     let one = run(FakeCluster::new("v1.29.4"));
-    assert_unknown(&one, "stored", Reason::VersionSkew, "since Kubernetes 1.30");
+    one.assert_unknown_with("stored", Reason::VersionSkew, "since Kubernetes 1.30");
 }
 
 #[test]
@@ -618,19 +558,13 @@ fn controllers_that_do_nothing_are_told_from_refusals() {
         controllers: false,
         ..CONFORMING
     });
-    assert_unknown(
-        &run,
+    run.assert_unknown_with(
         "job-allowed",
         Reason::Deadline,
         "is the controller manager running",
     );
-    assert_unknown(
-        &run,
-        "deployment-refused",
-        Reason::Deadline,
-        "would show nothing",
-    );
-    assert_passed(&run, &["pod-refused"]);
+    run.assert_unknown_with("deployment-refused", Reason::Deadline, "would show nothing");
+    run.assert_passed(&["pod-refused"]);
 }
 
 #[test]
@@ -639,13 +573,12 @@ fn type_checks_inform_only() {
         type_checks: false,
         ..CONFORMING
     });
-    assert_unknown(
-        &one,
+    one.assert_unknown_with(
         "type-checking",
         Reason::Deadline,
         "the type check of policy",
     );
-    assert_passed(&one, &REQUIRED);
+    one.assert_passed(&REQUIRED);
 
     let mut cluster = Server {
         type_checks: false,
@@ -661,7 +594,7 @@ fn type_checks_inform_only() {
         }
     });
     let one = run(cluster);
-    assert_failed(&one, "type-checking", "says nothing");
+    one.assert_failed("type-checking", "says nothing");
 }
 
 #[test]
@@ -678,7 +611,7 @@ fn claims_are_left_out_where_they_cannot_be_tried() {
     );
     let run = run(cluster);
     assert_eq!(run.conclusion("claim-allowed"), None);
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
     run.assert_earned();
 }
 
@@ -688,7 +621,7 @@ fn claims_that_were_not_granted_are_left_out() {
         manifest::TEXT.replace("resources = [\"resourceclaims\"]", "resources = [\"none\"]");
     let run = testing::run::<AdmissionPolicy>(&narrow, CONFORMING.start("v1.37.0"));
     assert_eq!(run.conclusion("claim-allowed"), None);
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
     run.assert_earned();
 }
 
@@ -714,10 +647,17 @@ fn a_server_in_trouble_is_no_fail() {
 }
 
 #[test]
+fn no_fault_of_the_api_server_becomes_a_fail() {
+    testing::assert_faults_are_no_fail::<AdmissionPolicy>(manifest::TEXT, || {
+        CONFORMING.start("v1.37.0")
+    });
+}
+
+#[test]
 fn a_cut_watch_over_the_pods_shows_no_quiet() {
     let mut cluster = CONFORMING.start("v1.37.0");
     cluster.after(Duration::from_secs(6), FakeCluster::cut_watches);
     let run = run(cluster);
-    assert_unknown(&run, "job-refused", Reason::Deadline, "lost continuity");
-    assert_passed(&run, &["deployment-refused"]);
+    run.assert_unknown_with("job-refused", Reason::Deadline, "lost continuity");
+    run.assert_passed(&["deployment-refused"]);
 }

@@ -4,7 +4,7 @@ use crate::{DraSupport, manifest};
 use karat_sdk::build::DraVersion;
 use karat_sdk::testing::dra::{self, Scheduler, Slice};
 use karat_sdk::testing::{self, FakeCluster, Fault, Run};
-use karat_sdk::{Conclusion, Reason, json};
+use karat_sdk::{Reason, json};
 use std::time::Duration;
 
 const DRIVER: &str = "gpu.vendor.example";
@@ -46,53 +46,22 @@ fn published(generation: u32) -> Slice<'static> {
     }
 }
 
+/// What must not be left behind.
+const LEFT: [&str; 3] = ["deviceclasses", "resourceslices", "resourceclaims"];
+
 fn run(cluster: FakeCluster) -> Run {
     testing::run::<DraSupport>(manifest::TEXT, cluster)
-}
-
-#[track_caller]
-fn assert_passed(run: &Run, ids: &[&str]) {
-    for id in ids {
-        assert_eq!(
-            run.conclusion(id),
-            Some(&Conclusion::Pass),
-            "{id}: {:#?}",
-            run.case(id)
-        );
-    }
-}
-
-#[track_caller]
-fn assert_failed(run: &Run, id: &str, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn assert_unknown(run: &Run, id: &str, why: Reason) {
-    match run.conclusion(id) {
-        Some(Conclusion::Unknown(reason, _)) if *reason == why => {}
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn assert_clean(run: &Run) {
-    let left = run.left_behind(&["deviceclasses", "resourceslices", "resourceclaims"]);
-    assert!(left.is_empty(), "{left:#?}");
 }
 
 #[test]
 fn a_conforming_api_without_a_driver_passes() {
     let run = run(serving("v1.37.0", &["v1", "v1beta2"]));
     assert_eq!(run.result, Ok(()));
-    assert_passed(&run, &REQUIRED);
-    assert_unknown(&run, "inventory", Reason::NoAccelerator);
+    run.assert_passed(&REQUIRED);
+    run.assert_unknown("inventory", Reason::NoAccelerator);
     assert_eq!(run.conclusion("allocated"), None);
     run.assert_earned();
-    assert_clean(&run);
+    run.assert_clean(&LEFT);
 }
 
 #[test]
@@ -105,25 +74,22 @@ fn a_driver_is_exercised_as_well() {
         };
         let run = run(with_devices(server, &[version], Scheduler::default()));
         assert_eq!(run.result, Ok(()));
-        assert_passed(&run, &REQUIRED);
-        assert_passed(
-            &run,
-            &["inventory", "allocated", "unsatisfiable", "released"],
-        );
+        run.assert_passed(&REQUIRED);
+        run.assert_passed(&["inventory", "allocated", "unsatisfiable", "released"]);
         assert_eq!(run.observed("served", "version used"), Some(version));
         run.assert_earned();
-        assert_clean(&run);
+        run.assert_clean(&LEFT);
     }
 }
 
 #[test]
 fn versions_decide_by_the_age_of_the_server() {
     let run = run_versions("v1.33.4", &["v1beta2", "v1beta1"]);
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
     assert_eq!(run.observed("served", "version used"), Some("v1beta2"));
 
     let run = run_versions("v1.34.1-gke.100", &["v1beta2"]);
-    assert_failed(&run, "served", "resource.k8s.io/v1 is not served");
+    run.assert_failed("served", "resource.k8s.io/v1 is not served");
     run.assert_earned_but(&["needs"]);
 }
 
@@ -152,7 +118,7 @@ impl EarnedBut for Run {
 fn an_absent_api_fails_and_says_so_everywhere() {
     let run = run(FakeCluster::new("v1.37.0"));
     assert_eq!(run.result, Ok(()));
-    assert_failed(&run, "served", "resource.k8s.io/v1 is not served");
+    run.assert_failed("served", "resource.k8s.io/v1 is not served");
     // The absence was shown by asking, in the open case.
     assert!(
         run.calls
@@ -160,14 +126,14 @@ fn an_absent_api_fails_and_says_so_everywhere() {
             .any(|call| call.verb == "list" && call.code == 404 && call.case == Some(0))
     );
     for id in &REQUIRED[1..] {
-        assert_unknown(&run, id, Reason::SolutionAbsent);
+        run.assert_unknown(id, Reason::SolutionAbsent);
     }
 }
 
 #[test]
 fn a_version_from_the_future_is_no_fail() {
     let run = run(serving("v1.60.0", &["v3"]));
-    assert_unknown(&run, "served", Reason::VersionSkew);
+    run.assert_unknown("served", Reason::VersionSkew);
 }
 
 #[test]
@@ -181,7 +147,7 @@ fn a_missing_type_or_subresource_fails() {
     ] {
         cluster.serve(DraVersion::GROUP, &["v1"], plural, kind, namespaced, &[]);
     }
-    assert_failed(&run(cluster), "served", "resourceclaims/status");
+    run(cluster).assert_failed("served", "resourceclaims/status");
 }
 
 #[test]
@@ -195,8 +161,8 @@ fn a_server_that_swallows_deletes_is_found() {
         let mut cluster = serving("v1.37.0", &["v1"]);
         cluster.fail_always("delete", resource, Fault::Swallowed);
         let run = run(cluster);
-        assert_failed(&run, id, "still there");
-        assert_passed(&run, &["served"]);
+        run.assert_failed(id, "still there");
+        run.assert_passed(&["served"]);
     }
 }
 
@@ -204,11 +170,7 @@ fn a_server_that_swallows_deletes_is_found() {
 fn a_server_that_swallows_collections_is_found() {
     let mut cluster = serving("v1.37.0", &["v1"]);
     cluster.fail_always("deletecollection", "resourceslices", Fault::Swallowed);
-    assert_failed(
-        &run(cluster),
-        "crud-resourceslice",
-        "the collection was deleted",
-    );
+    run(cluster).assert_failed("crud-resourceslice", "the collection was deleted");
 }
 
 #[test]
@@ -217,8 +179,8 @@ fn a_server_that_swallows_writes_is_found() {
     cluster.fail_always("update", "deviceclasses", Fault::Swallowed);
     cluster.fail_always("patch", "resourceclaims", Fault::Swallowed);
     let run = run(cluster);
-    assert_failed(&run, "crud-deviceclass", "replaced");
-    assert_failed(&run, "crud-claim", "patched");
+    run.assert_failed("crud-deviceclass", "replaced");
+    run.assert_failed("crud-claim", "patched");
 }
 
 #[test]
@@ -229,7 +191,7 @@ fn a_finalizer_of_somebody_else_is_no_fail() {
             object["metadata"]["finalizers"] = json!(["policy.example/hold"]);
         });
     });
-    assert_unknown(&run(cluster), "crud-deviceclass", Reason::Deadline);
+    run(cluster).assert_unknown("crud-deviceclass", Reason::Deadline);
 }
 
 #[test]
@@ -238,11 +200,11 @@ fn bypassed_validation_is_found() {
     cluster.bypass_validation();
     let run = run(cluster);
     for id in ["validation-two-kinds", "validation-cel", "validation-name"] {
-        assert_failed(&run, id, "was accepted");
+        run.assert_failed(id, "was accepted");
     }
-    assert_passed(&run, &REQUIRED[..5]);
+    run.assert_passed(&REQUIRED[..5]);
     // What was accepted by mistake does not stay.
-    assert_clean(&run);
+    run.assert_clean(&LEFT);
 }
 
 #[test]
@@ -250,7 +212,7 @@ fn a_field_behind_a_closed_gate_is_not_taken_for_a_missing_check() {
     let mut cluster = serving("v1.34.0", &["v1"]);
     cluster.drop_field("resourceclaims", "/spec/devices/requests/0/firstAvailable");
     let run = run(cluster);
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
     run.assert_earned();
     assert_eq!(
         run.observed("validation-two-kinds", "firstAvailable"),
@@ -267,10 +229,7 @@ fn stale_slices_do_not_mislead() {
     };
     dra::slice(&mut cluster, DraVersion::V1, &old);
     let run = run(cluster);
-    assert_passed(
-        &run,
-        &["inventory", "allocated", "unsatisfiable", "released"],
-    );
+    run.assert_passed(&["inventory", "allocated", "unsatisfiable", "released"]);
     assert_eq!(
         run.observed(
             "inventory",
@@ -293,7 +252,7 @@ fn an_allocation_from_a_stale_slice_fails() {
         ..published(1)
     };
     dra::slice(&mut cluster, DraVersion::V1, &old);
-    assert_failed(&run(cluster), "allocated", "not in the newest generation");
+    run(cluster).assert_failed("allocated", "not in the newest generation");
 }
 
 #[test]
@@ -306,8 +265,8 @@ fn only_stale_slices_are_no_device() {
     };
     dra::slice(&mut cluster, DraVersion::V1, &newer);
     let run = run(cluster);
-    assert_unknown(&run, "inventory", Reason::NoAccelerator);
-    assert_passed(&run, &REQUIRED);
+    run.assert_unknown("inventory", Reason::NoAccelerator);
+    run.assert_passed(&REQUIRED);
 }
 
 #[test]
@@ -317,7 +276,7 @@ fn a_scheduler_that_ignores_selectors_is_found() {
         ..Scheduler::default()
     };
     let run = run(with_devices("v1.37.0", &["v1"], scheduler));
-    assert_failed(&run, "unsatisfiable", "no device fits");
+    run.assert_failed("unsatisfiable", "no device fits");
 }
 
 #[test]
@@ -344,7 +303,7 @@ fn an_allocation_that_comes_late_breaks_the_quiet_window() {
             });
         }
     });
-    assert_failed(&run(cluster), "unsatisfiable", "was allocated");
+    run(cluster).assert_failed("unsatisfiable", "was allocated");
 }
 
 #[test]
@@ -361,7 +320,7 @@ fn a_gap_in_the_quiet_window_is_no_pass() {
             cluster.after(Duration::from_secs(10), FakeCluster::cut_watches);
         }
     });
-    assert_unknown(&run(cluster), "unsatisfiable", Reason::Deadline);
+    run(cluster).assert_unknown("unsatisfiable", Reason::Deadline);
 }
 
 #[test]
@@ -370,20 +329,12 @@ fn a_claim_that_is_never_reserved_or_released_fails() {
         never_reserves: true,
         ..Scheduler::default()
     };
-    assert_failed(
-        &run(with_devices("v1.37.0", &["v1"], scheduler)),
-        "allocated",
-        "reservedFor",
-    );
+    run(with_devices("v1.37.0", &["v1"], scheduler)).assert_failed("allocated", "reservedFor");
     let scheduler = Scheduler {
         never_releases: true,
         ..Scheduler::default()
     };
-    assert_failed(
-        &run(with_devices("v1.37.0", &["v1"], scheduler)),
-        "released",
-        "still allocated",
-    );
+    run(with_devices("v1.37.0", &["v1"], scheduler)).assert_failed("released", "still allocated");
 }
 
 #[test]
@@ -393,8 +344,8 @@ fn without_a_scheduler_nothing_is_said_about_allocation() {
         ..Scheduler::default()
     };
     let run = run(with_devices("v1.37.0", &["v1"], scheduler));
-    assert_unknown(&run, "allocated", Reason::Deadline);
-    assert_passed(&run, &REQUIRED);
+    run.assert_unknown("allocated", Reason::Deadline);
+    run.assert_passed(&REQUIRED);
 }
 
 #[test]
@@ -431,7 +382,7 @@ fn taken_tainted_and_unreachable_devices_are_not_asked_for() {
         let mut cluster = with_devices("v1.37.0", &["v1"], Scheduler::default());
         spoil(&mut cluster);
         let run = run(cluster);
-        assert_unknown(&run, "inventory", Reason::InsufficientCapacity);
+        run.assert_unknown("inventory", Reason::InsufficientCapacity);
         assert_eq!(run.conclusion("allocated"), None);
     }
 }
@@ -449,7 +400,7 @@ fn a_device_that_resembles_others_may_be_any_of_them() {
         run.observed("inventory", "devices that the selector fits"),
         Some("2")
     );
-    assert_passed(&run, &["allocated", "unsatisfiable", "released"]);
+    run.assert_passed(&["allocated", "unsatisfiable", "released"]);
 }
 
 #[test]
@@ -459,7 +410,7 @@ fn a_class_that_is_not_understood_is_not_used() {
         class["spec"]["selectors"][0]["cel"]["expression"] =
             json!("device.driver.startsWith('gpu')");
     });
-    assert_unknown(&run(cluster), "inventory", Reason::UnknownAccelerator);
+    run(cluster).assert_unknown("inventory", Reason::UnknownAccelerator);
 }
 
 #[test]
@@ -469,45 +420,13 @@ fn missing_optional_permissions_leave_the_verdict_alone() {
         &text,
         with_devices("v1.37.0", &["v1"], Scheduler::default()),
     );
-    assert_passed(&run, &REQUIRED);
-    assert_unknown(&run, "inventory", Reason::PermissionDenied);
+    run.assert_passed(&REQUIRED);
+    run.assert_unknown("inventory", Reason::PermissionDenied);
 }
 
 #[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
-    let faults = [
-        Fault::Answer(500, "InternalError", "etcdserver: request timed out"),
-        Fault::Answer(503, "ServiceUnavailable", "apiserver is shutting down"),
-        Fault::Answer(429, "TooManyRequests", "too many requests"),
-        Fault::Answer(403, "Forbidden", "not allowed"),
-        Fault::Answer(409, "Conflict", "the object has been modified"),
-        Fault::Lost,
-        Fault::LostAfter,
-        Fault::Expired,
-    ];
-    let verbs = [
-        "get",
-        "list",
-        "watch",
-        "create",
-        "update",
-        "patch",
-        "delete",
-        "deletecollection",
-    ];
-    for fault in &faults {
-        for verb in verbs {
-            for skip in [0, 1, 3] {
-                let mut cluster = with_devices("v1.37.0", &["v1"], Scheduler::default());
-                cluster.fail(verb, "*", fault.clone(), skip, 1);
-                let run = run(cluster);
-                for case in &run.cases {
-                    assert!(
-                        !matches!(case.conclusion, Some(Conclusion::Fail(_))),
-                        "{verb} {fault:?} after {skip}: {case:#?}"
-                    );
-                }
-            }
-        }
-    }
+    testing::assert_faults_are_no_fail::<DraSupport>(manifest::TEXT, || {
+        with_devices("v1.37.0", &["v1"], Scheduler::default())
+    });
 }

@@ -2,8 +2,8 @@
 
 use crate::{GangScheduling, manifest};
 use karat_sdk::testing::gang::{self, Scheduler};
-use karat_sdk::testing::{self, FakeCluster, Fault, Run};
-use karat_sdk::{Conclusion, Reason, json};
+use karat_sdk::testing::{self, FakeCluster, Run};
+use karat_sdk::{Reason, json};
 use std::time::Duration;
 
 const GPU: &str = "vendor.example/gpu";
@@ -27,34 +27,6 @@ fn healthy() -> FakeCluster {
 
 fn run(cluster: FakeCluster) -> Run {
     testing::run::<GangScheduling>(manifest::TEXT, cluster)
-}
-
-#[track_caller]
-fn assert_passed(run: &Run, ids: &[&str]) {
-    for id in ids {
-        assert_eq!(
-            run.conclusion(id),
-            Some(&Conclusion::Pass),
-            "{id}: {:#?}",
-            run.cases
-        );
-    }
-}
-
-#[track_caller]
-fn assert_failed(run: &Run, id: &str, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn assert_unknown(run: &Run, id: &str, why: Reason) {
-    match run.conclusion(id) {
-        Some(Conclusion::Unknown(reason, _)) if *reason == why => {}
-        other => panic!("{id}: {other:?}"),
-    }
 }
 
 /// A pod of somebody else that holds units of a node.
@@ -93,8 +65,8 @@ fn every_known_version_passes_on_a_scheduler_that_obeys() {
         };
         let run = run(cluster(&[2, 2], version, scheduler));
         assert_eq!(run.result, Ok(()));
-        assert_passed(&run, &REQUIRED);
-        assert_passed(&run, &["deadlock"]);
+        run.assert_passed(&REQUIRED);
+        run.assert_passed(&["deadlock"]);
         assert_eq!(run.observed("solution", "version used"), Some(version));
         assert_eq!(run.observed("room", "pods that fit"), Some("4"));
         assert_eq!(
@@ -110,8 +82,8 @@ fn every_known_version_passes_on_a_scheduler_that_obeys() {
 #[test]
 fn units_are_counted_node_by_node() {
     let run = run(cluster(&[4, 4, 0], "v1beta1", Scheduler::default()));
-    assert_passed(&run, &REQUIRED);
-    assert_passed(&run, &["fragmentation"]);
+    run.assert_passed(&REQUIRED);
+    run.assert_passed(&["fragmentation"]);
     assert_eq!(run.observed("room", "pods that fit"), Some("8"));
     assert_eq!(run.observed("together", "pods of the group"), Some("4"));
     assert_eq!(run.observed("none-starts", "pods of the group"), Some("8"));
@@ -120,8 +92,8 @@ fn units_are_counted_node_by_node() {
 #[test]
 fn cpu_of_played_nodes_is_scarce_where_there_is_no_accelerator() {
     let run = run(cluster(&[0, 0, 0], "v1beta1", Scheduler::default()));
-    assert_passed(&run, &REQUIRED);
-    assert_passed(&run, &["deadlock", "fragmentation"]);
+    run.assert_passed(&REQUIRED);
+    run.assert_passed(&["deadlock", "fragmentation"]);
     assert_eq!(run.observed("room", "resource"), Some("cpu"));
     assert_eq!(run.observed("room", "amount a pod takes"), Some("9600m"));
 }
@@ -135,8 +107,8 @@ fn cpu_of_real_nodes_is_left_alone() {
         });
     }
     let run = run(cluster);
-    assert_unknown(&run, "room", Reason::NoAccelerator);
-    assert_unknown(&run, "none-starts", Reason::NoAccelerator);
+    run.assert_unknown("room", Reason::NoAccelerator);
+    run.assert_unknown("none-starts", Reason::NoAccelerator);
 }
 
 #[test]
@@ -165,9 +137,9 @@ fn pods_of_real_nodes_must_end_as_well() {
         });
         run(cluster)
     };
-    assert_passed(&ending("Succeeded"), &REQUIRED);
-    assert_failed(&ending("Failed"), "together", "started together and failed");
-    assert_unknown(&ending("Running"), "together", Reason::Deadline);
+    ending("Succeeded").assert_passed(&REQUIRED);
+    ending("Failed").assert_failed("together", "started together and failed");
+    ending("Running").assert_unknown("together", Reason::Deadline);
 }
 
 #[test]
@@ -177,23 +149,23 @@ fn without_a_solution_it_says_what_to_install() {
     let run = run(cluster);
     assert_eq!(run.result, Ok(()));
     for id in REQUIRED {
-        assert_unknown(&run, id, Reason::SolutionAbsent);
+        run.assert_unknown(id, Reason::SolutionAbsent);
     }
     let mut cluster = FakeCluster::new("v1.60.0");
     gang::install(&mut cluster, &["v2"]);
-    assert_unknown(&self::run(cluster), "solution", Reason::VersionSkew);
+    self::run(cluster).assert_unknown("solution", Reason::VersionSkew);
 }
 
 #[test]
 fn too_little_room_is_no_fail() {
     for units in [&[1u32][..], &[]] {
         let run = run(cluster(units, "v1beta1", Scheduler::default()));
-        assert_unknown(&run, "room", Reason::InsufficientCapacity);
+        run.assert_unknown("room", Reason::InsufficientCapacity);
     }
     let mut full = healthy();
     full.put(tenant("t0", "n0", 2));
     full.put(tenant("t1", "n1", 1));
-    assert_unknown(&run(full), "room", Reason::InsufficientCapacity);
+    run(full).assert_unknown("room", Reason::InsufficientCapacity);
 }
 
 #[test]
@@ -203,8 +175,9 @@ fn a_node_whose_pods_would_give_way_is_not_used() {
     pod["spec"]["priority"] = json!(-10);
     cluster.put(pod);
     let run = run(cluster);
-    assert_passed(&run, &REQUIRED);
-    assert_eq!(run.observed("room", "pods that fit"), Some("4"));
+    run.assert_passed(&REQUIRED);
+    assert_eq!(run.observed("room", "pods that fit"), Some("2"));
+    assert_ne!(run.observed("room", "node"), Some("n0"));
 }
 
 #[test]
@@ -214,9 +187,8 @@ fn a_scheduler_that_ignores_groups_fails() {
         ..Scheduler::default()
     };
     let run = run(cluster(&[2, 2], "v1beta1", scheduler));
-    assert_passed(&run, &["together"]);
-    assert_failed(
-        &run,
+    run.assert_passed(&["together"]);
+    run.assert_failed(
         "none-starts",
         "3 of 4 pods of the group started all the same",
     );
@@ -228,11 +200,8 @@ fn a_partial_start_fails_whatever_the_condition_says() {
         starts_in_part: true,
         ..Scheduler::default()
     };
-    assert_failed(
-        &run(cluster(&[2, 2], "v1beta1", scheduler)),
-        "none-starts",
-        "started all the same",
-    );
+    run(cluster(&[2, 2], "v1beta1", scheduler))
+        .assert_failed("none-starts", "started all the same");
 }
 
 #[test]
@@ -249,8 +218,7 @@ fn one_pod_bound_late_in_the_window_fails() {
             });
         },
     );
-    assert_failed(
-        &run(cluster),
+    run(cluster).assert_failed(
         "none-starts",
         "1 of 4 pods of the group started all the same",
     );
@@ -263,7 +231,7 @@ fn a_minimum_that_becomes_one_is_shown_and_fails() {
         group["spec"]["schedulingPolicy"]["gang"]["minCount"] = json!(1);
     });
     let run = run(cluster);
-    assert_failed(&run, "none-starts", "3 of 4 pods");
+    run.assert_failed("none-starts", "3 of 4 pods");
     assert_eq!(run.observed("none-starts", "minimum as stored"), Some("1"));
 }
 
@@ -272,8 +240,8 @@ fn a_dropped_link_is_a_gate_that_is_off() {
     let mut cluster = healthy();
     cluster.drop_field("pods", "/spec/schedulingGroup");
     let run = run(cluster);
-    assert_unknown(&run, "together", Reason::FeatureGateOff);
-    assert_unknown(&run, "none-starts", Reason::FeatureGateOff);
+    run.assert_unknown("together", Reason::FeatureGateOff);
+    run.assert_unknown("none-starts", Reason::FeatureGateOff);
 }
 
 #[test]
@@ -283,8 +251,8 @@ fn silence_is_no_rejection() {
         ..Scheduler::default()
     };
     let run = run(cluster(&[2, 2], "v1beta1", scheduler));
-    assert_passed(&run, &["together"]);
-    assert_unknown(&run, "none-starts", Reason::Deadline);
+    run.assert_passed(&["together"]);
+    run.assert_unknown("none-starts", Reason::Deadline);
 }
 
 #[test]
@@ -298,7 +266,7 @@ fn another_tenant_makes_it_unknown() {
             cluster.put(tenant("t", "n1", 1));
         },
     );
-    assert_unknown(&run(cluster), "none-starts", Reason::CompetingWorkload);
+    run(cluster).assert_unknown("none-starts", Reason::CompetingWorkload);
 
     // The unit that is given back is taken before the scheduler looks again.
     let mut cluster = FakeCluster::new("v1.37.0");
@@ -317,8 +285,8 @@ fn another_tenant_makes_it_unknown() {
     });
     Scheduler::default().start(&mut cluster);
     let run = run(cluster);
-    assert_passed(&run, &["none-starts"]);
-    assert_unknown(&run, "released", Reason::CompetingWorkload);
+    run.assert_passed(&["none-starts"]);
+    run.assert_unknown("released", Reason::CompetingWorkload);
 }
 
 #[test]
@@ -335,8 +303,8 @@ fn a_group_that_is_never_released_fails() {
         },
     );
     let run = run(cluster);
-    assert_passed(&run, &["none-starts"]);
-    assert_failed(&run, "released", "0 of the 4 pods of the group were bound");
+    run.assert_passed(&["none-starts"]);
+    run.assert_failed("released", "0 of the 4 pods of the group were bound");
 }
 
 #[test]
@@ -357,7 +325,7 @@ fn a_new_taint_is_somebody_elses_doing() {
         }
     });
     Scheduler::default().start(&mut cluster);
-    assert_unknown(&run(cluster), "together", Reason::CompetingWorkload);
+    run(cluster).assert_unknown("together", Reason::CompetingWorkload);
 }
 
 #[test]
@@ -366,7 +334,7 @@ fn pods_that_are_held_by_something_else_are_not_a_group_that_waits() {
     cluster.admit("pods", |_, pod| {
         pod["spec"]["schedulingGates"] = json!([{"name": "platform.example/review"}]);
     });
-    assert_unknown(&run(cluster), "together", Reason::Deadline);
+    run(cluster).assert_unknown("together", Reason::Deadline);
 }
 
 #[test]
@@ -379,32 +347,10 @@ fn a_gap_begins_the_window_again() {
         FakeCluster::cut_watches,
     );
     let run = run(cluster);
-    assert_passed(&run, &REQUIRED);
+    run.assert_passed(&REQUIRED);
 }
 
 #[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
-    let faults = [
-        Fault::Answer(500, "InternalError", "etcdserver: request timed out"),
-        Fault::Answer(429, "TooManyRequests", "too many requests"),
-        Fault::Answer(403, "Forbidden", "not allowed"),
-        Fault::Lost,
-        Fault::LostAfter,
-        Fault::Expired,
-    ];
-    for fault in &faults {
-        for verb in ["get", "list", "watch", "create", "delete"] {
-            for skip in [0, 1, 3, 6] {
-                let mut cluster = healthy();
-                cluster.fail(verb, "*", fault.clone(), skip, 1);
-                let run = run(cluster);
-                for case in &run.cases {
-                    assert!(
-                        !matches!(case.conclusion, Some(Conclusion::Fail(_))),
-                        "{verb} {fault:?} after {skip}: {case:#?}"
-                    );
-                }
-            }
-        }
-    }
+    testing::assert_faults_are_no_fail::<GangScheduling>(manifest::TEXT, || healthy());
 }

@@ -2,8 +2,8 @@
 
 use crate::{PriorityPreemption, manifest};
 use karat_sdk::inventory::{self, requested};
-use karat_sdk::testing::{self, FakeCluster, Fault, Run};
-use karat_sdk::{Conclusion, Object, Reason, Value, json};
+use karat_sdk::testing::{self, FakeCluster, Run};
+use karat_sdk::{Object, Reason, Value, json};
 use std::time::Duration;
 
 const REQUIRED: [&str; 6] = [
@@ -228,34 +228,6 @@ fn with(scheduler: Scheduler) -> Run {
     run(cluster(4, scheduler))
 }
 
-#[track_caller]
-fn passed(run: &Run, ids: &[&str]) {
-    for id in ids {
-        assert_eq!(
-            run.conclusion(id),
-            Some(&Conclusion::Pass),
-            "{id}: {:#?}",
-            run.cases
-        );
-    }
-}
-
-#[track_caller]
-fn failed(run: &Run, id: &str, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
-        other => panic!("{id}: {other:?} {:#?}", run.cases),
-    }
-}
-
-#[track_caller]
-fn unknown(run: &Run, id: &str, why: Reason) {
-    match run.conclusion(id) {
-        Some(Conclusion::Unknown(reason, _)) if *reason == why => {}
-        other => panic!("{id}: {other:?} {:#?}", run.cases),
-    }
-}
-
 #[test]
 fn a_conforming_cluster_passes_whatever_the_pods_compete_for() {
     for (units, pods, resource) in [
@@ -267,7 +239,7 @@ fn a_conforming_cluster_passes_whatever_the_pods_compete_for() {
     ] {
         let run = run(cluster(units, Scheduler::default()));
         assert_eq!(run.result, Ok(()));
-        passed(&run, &REQUIRED);
+        run.assert_passed(&REQUIRED);
         run.assert_earned();
         assert_eq!(run.observed("room", "competed for"), Some(resource));
         assert_eq!(
@@ -289,8 +261,8 @@ fn preemption_that_is_off_fails() {
         preempts: false,
         ..Scheduler::default()
     });
-    passed(&run, &["filled", "never-waits"]);
-    failed(&run, "preempts", "none gave way within 120 s");
+    run.assert_passed(&["filled", "never-waits"]);
+    run.assert_failed("preempts", "none gave way within 120 s");
     assert_eq!(run.conclusion("orderly"), None);
 }
 
@@ -300,7 +272,7 @@ fn a_pod_that_may_not_displace_and_does_fails() {
         ignores_policy: true,
         ..Scheduler::default()
     });
-    failed(&run, "never-waits", "1 pods gave way");
+    run.assert_failed("never-waits", "1 pods gave way");
     assert_eq!(run.conclusion("preempts"), None);
 }
 
@@ -310,13 +282,13 @@ fn wrong_victims_fail() {
         takes_equals: true,
         ..Scheduler::default()
     });
-    failed(&run, "preempts", "with the same priority gave way");
+    run.assert_failed("preempts", "with the same priority gave way");
     let run = with(Scheduler {
         victims: 2,
         ..Scheduler::default()
     });
-    passed(&run, &["preempts"]);
-    failed(&run, "orderly", "2 gave way");
+    run.assert_passed(&["preempts"]);
+    run.assert_failed("orderly", "2 gave way");
 }
 
 #[test]
@@ -331,7 +303,7 @@ fn a_pod_of_others_that_is_touched_ends_the_check() {
     cluster.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs", "namespace": "default"},
         "spec": {"nodeName": "n1", "priority": 0, "containers": [{"resources": {"requests": {GPU: "1"}}}]}, "status": {"phase": "Running"}}));
     let run = run(cluster);
-    failed(&run, "preempts", "which is not of this run, was preempted");
+    run.assert_failed("preempts", "which is not of this run, was preempted");
     assert!(
         run.calls
             .iter()
@@ -345,17 +317,17 @@ fn victims_without_mark_or_time_fail() {
         marks: false,
         ..Scheduler::default()
     });
-    failed(&run, "orderly", "instead of PreemptionByScheduler");
+    run.assert_failed("orderly", "instead of PreemptionByScheduler");
     let run = with(Scheduler {
         grace: Some(0),
         ..Scheduler::default()
     });
-    failed(&run, "orderly", "was given 0 s");
+    run.assert_failed("orderly", "was given 0 s");
     let run = with(Scheduler {
         at_once: true,
         ..Scheduler::default()
     });
-    failed(&run, "orderly", "was gone at once");
+    run.assert_failed("orderly", "was gone at once");
 }
 
 #[test]
@@ -364,7 +336,7 @@ fn somebody_who_takes_the_room_is_no_fail() {
         thief: true,
         ..Scheduler::default()
     });
-    unknown(&run, "preempts", Reason::CompetingWorkload);
+    run.assert_unknown("preempts", Reason::CompetingWorkload);
 }
 
 #[test]
@@ -376,7 +348,7 @@ fn a_new_taint_is_no_fail() {
                 json!([{"key": "other.example/closed", "effect": "NoSchedule"}]);
         });
     });
-    unknown(&run(cluster), "preempts", Reason::CompetingWorkload);
+    run(cluster).assert_unknown("preempts", Reason::CompetingWorkload);
 }
 
 #[test]
@@ -391,26 +363,22 @@ fn somebody_who_fills_the_room_first_is_no_fail() {
                 "spec": {"nodeName": "n1", "containers": [{"resources": {"requests": {GPU: "3"}}}]}, "status": {"phase": "Running"}}));
         }
     });
-    unknown(&run(cluster), "filled", Reason::CompetingWorkload);
+    run(cluster).assert_unknown("filled", Reason::CompetingWorkload);
 }
 
 #[test]
 fn values_that_are_not_kept_fail() {
     let mut flat = cluster(4, Scheduler::default());
     flat.admit("priorityclasses", |_, class| class["value"] = json!(-1));
-    failed(&run(flat), "classes", "has the value -1");
+    run(flat).assert_failed("classes", "has the value -1");
     let mut flat = cluster(4, Scheduler::default());
     flat.admit("pods", |_, pod| pod["spec"]["priority"] = json!(0));
-    failed(&run(flat), "filled", "has the priority 0");
+    run(flat).assert_failed("filled", "has the priority 0");
     let mut allowing = cluster(4, Scheduler::default());
     allowing.admit("pods", |_, pod| {
         pod["spec"]["preemptionPolicy"] = json!("PreemptLowerPriority")
     });
-    failed(
-        &run(allowing),
-        "never-waits",
-        "its own says `PreemptLowerPriority`",
-    );
+    run(allowing).assert_failed("never-waits", "its own says `PreemptLowerPriority`");
 }
 
 #[test]
@@ -419,7 +387,7 @@ fn nodes_that_others_of_low_priority_use_are_left_alone() {
     cluster.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler", "namespace": "default"},
         "spec": {"nodeName": "n1", "priority": -2000, "containers": [{}]}, "status": {"phase": "Running"}}));
     let run = run(cluster);
-    unknown(&run, "room", Reason::InsufficientCapacity);
+    run.assert_unknown("room", Reason::InsufficientCapacity);
     assert_eq!(run.conclusion("classes"), None);
 }
 
@@ -428,46 +396,24 @@ fn without_room_or_scheduler_nothing_is_said() {
     let mut full = cluster(4, Scheduler::default());
     full.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs", "namespace": "default"},
         "spec": {"nodeName": "n1", "containers": [{"resources": {"requests": {GPU: "4", "cpu": "7500m"}}}]}, "status": {"phase": "Running"}}));
-    unknown(&run(full), "room", Reason::InsufficientCapacity);
+    run(full).assert_unknown("room", Reason::InsufficientCapacity);
     let run = with(Scheduler {
         is_down: true,
         ..Scheduler::default()
     });
-    unknown(&run, "filled", Reason::Deadline);
+    run.assert_unknown("filled", Reason::Deadline);
 }
 
 #[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
-    let faults = [
-        Fault::Answer(500, "InternalError", "etcdserver: request timed out"),
-        Fault::Answer(503, "ServiceUnavailable", "apiserver is shutting down"),
-        Fault::Answer(429, "TooManyRequests", "too many requests"),
-        Fault::Answer(403, "Forbidden", "not allowed"),
-        Fault::Answer(409, "Conflict", "the object has been modified"),
-        Fault::Lost,
-        Fault::LostAfter,
-        Fault::Expired,
-    ];
-    for fault in &faults {
-        for verb in ["get", "list", "watch", "create", "delete"] {
-            for skip in [0, 1, 3, 5] {
-                let mut cluster = cluster(4, Scheduler::default());
-                cluster.fail(verb, "*", fault.clone(), skip, 1);
-                let run = run(cluster);
-                for case in &run.cases {
-                    assert!(
-                        !matches!(case.conclusion, Some(Conclusion::Fail(_))),
-                        "{verb} {fault:?} after {skip}: {case:#?}"
-                    );
-                }
-            }
-        }
-    }
+    testing::assert_faults_are_no_fail::<PriorityPreemption>(manifest::TEXT, || {
+        cluster(4, Scheduler::default())
+    });
 }
 
 #[test]
 fn a_gap_in_the_quiet_window_is_no_pass() {
     let mut cluster = cluster(4, Scheduler::default());
     cluster.after(Duration::from_secs(10), FakeCluster::cut_watches);
-    unknown(&run(cluster), "never-waits", Reason::Deadline);
+    run(cluster).assert_unknown("never-waits", Reason::Deadline);
 }

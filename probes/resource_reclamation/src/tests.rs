@@ -4,8 +4,8 @@ use crate::{ResourceReclamation, manifest};
 use karat_sdk::build::DraVersion;
 use karat_sdk::inventory::{self, requested};
 use karat_sdk::testing::dra::{self, Scheduler, Slice};
-use karat_sdk::testing::{self, FakeCluster, Fault, Run};
-use karat_sdk::{Conclusion, Object, Reason, Value, json};
+use karat_sdk::testing::{self, FakeCluster, Run};
+use karat_sdk::{Object, Reason, Value, json};
 use std::time::Duration;
 
 const DRIVER: &str = "gpu.vendor.example";
@@ -146,41 +146,13 @@ fn run(cluster: FakeCluster) -> Run {
     testing::run::<ResourceReclamation>(manifest::TEXT, cluster)
 }
 
-#[track_caller]
-fn passed(run: &Run, ids: &[&str]) {
-    for id in ids {
-        assert_eq!(
-            run.conclusion(id),
-            Some(&Conclusion::Pass),
-            "{id}: {:#?}",
-            run.cases
-        );
-    }
-}
-
-#[track_caller]
-fn failed(run: &Run, id: &str, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
-        other => panic!("{id}: {other:?} {:#?}", run.cases),
-    }
-}
-
-#[track_caller]
-fn unknown(run: &Run, id: &str, why: Reason) {
-    match run.conclusion(id) {
-        Some(Conclusion::Unknown(reason, _)) if *reason == why => {}
-        other => panic!("{id}: {other:?} {:#?}", run.cases),
-    }
-}
-
 #[test]
 fn devices_come_back_after_every_end() {
     let run = run(with_devices(Scheduler::default()));
     assert_eq!(run.result, Ok(()));
-    passed(&run, &["baseline"]);
-    passed(&run, &ENDS);
-    passed(&run, &["failure", "deadline", "orphans", "forced"]);
+    run.assert_passed(&["baseline"]);
+    run.assert_passed(&ENDS);
+    run.assert_passed(&["failure", "deadline", "orphans", "forced"]);
     assert_eq!(run.observed("deletion", "device"), Some("gpu-0"));
     run.assert_earned();
 }
@@ -189,9 +161,9 @@ fn devices_come_back_after_every_end() {
 fn units_of_a_plugin_come_back_after_every_end() {
     let run = run(with_units());
     assert_eq!(run.result, Ok(()));
-    passed(&run, &["baseline"]);
-    passed(&run, &ENDS);
-    passed(&run, &["failure", "deadline", "forced"]);
+    run.assert_passed(&["baseline"]);
+    run.assert_passed(&ENDS);
+    run.assert_passed(&["failure", "deadline", "forced"]);
     assert_eq!(run.observed("baseline", "free units"), Some("3"));
     assert_eq!(run.conclusion("orphans"), None);
     run.assert_earned();
@@ -221,7 +193,7 @@ fn a_played_node_that_plays_no_failure_is_not_accused() {
     with_jobs(&mut cluster, false);
     with_plain_pods(&mut cluster);
     let run = run(cluster);
-    passed(&run, &ENDS);
+    run.assert_passed(&ENDS);
     assert_eq!(run.conclusion("failure"), None);
     assert_eq!(run.conclusion("deadline"), None);
     run.assert_earned();
@@ -233,7 +205,7 @@ fn claims_that_stay_allocated_are_lost_units() {
         never_releases: true,
         ..Scheduler::default()
     }));
-    failed(&run, "success", "after 300 s");
+    run.assert_failed("success", "after 300 s");
     assert_eq!(run.conclusion("deletion"), None);
 }
 
@@ -251,8 +223,8 @@ fn a_device_that_two_claims_hold_is_found() {
         }
     });
     let run = run(cluster);
-    passed(&run, &["success"]);
-    failed(&run, "deletion", "is allocated to 2 claims at once");
+    run.assert_passed(&["success"]);
+    run.assert_failed("deletion", "is allocated to 2 claims at once");
 }
 
 #[test]
@@ -266,9 +238,8 @@ fn a_node_that_shrinks_has_lost_a_unit() {
         }
     });
     let run = run(cluster);
-    passed(&run, &["success"]);
-    failed(
-        &run,
+    run.assert_passed(&["success"]);
+    run.assert_failed(
         "deletion",
         "2 units of vendor.example/gpu are free, and 3 were",
     );
@@ -290,11 +261,7 @@ fn a_count_that_is_right_and_a_pod_that_does_not_fit_is_a_loss() {
             });
         }
     });
-    failed(
-        &run(cluster),
-        "success",
-        "a new pod does not get it: Insufficient gpu",
-    );
+    run(cluster).assert_failed("success", "a new pod does not get it: Insufficient gpu");
 }
 
 #[test]
@@ -311,8 +278,8 @@ fn others_who_take_the_unit_are_no_fail() {
         }
     });
     let run = run(cluster);
-    passed(&run, &["success"]);
-    unknown(&run, "deletion", Reason::CompetingWorkload);
+    run.assert_passed(&["success"]);
+    run.assert_unknown("deletion", Reason::CompetingWorkload);
 }
 
 #[test]
@@ -322,7 +289,7 @@ fn a_finalizer_that_never_goes_holds_the_unit() {
         pod["metadata"]["finalizers"] = json!(["platform.example/hold"])
     });
     // Already the new pod of the first case cannot go.
-    failed(&run(cluster), "success", "held by platform.example/hold");
+    run(cluster).assert_failed("success", "held by platform.example/hold");
 }
 
 #[test]
@@ -347,7 +314,7 @@ fn a_unit_that_comes_late_is_neither_well_nor_lost() {
             });
         }
     });
-    unknown(&run(cluster), "deletion", Reason::Deadline);
+    run(cluster).assert_unknown("deletion", Reason::Deadline);
 }
 
 #[test]
@@ -360,57 +327,35 @@ fn claims_that_outlive_their_pods_are_found() {
         }
     });
     let run = run(cluster);
-    passed(&run, &ENDS);
-    failed(&run, "orphans", "left");
+    run.assert_passed(&ENDS);
+    run.assert_failed("orphans", "left");
 }
 
 #[test]
 fn without_a_free_accelerator_nothing_is_said() {
     let mut none = FakeCluster::new("v1.37.0");
     dra::install(&mut none, &["v1"]);
-    unknown(&run(none), "baseline", Reason::NoAccelerator);
+    run(none).assert_unknown("baseline", Reason::NoAccelerator);
     let mut taken = with_devices(Scheduler::default());
     taken.put(json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c", "namespace": "default"},
         "status": {"allocation": {"devices": {"results": [{"driver": DRIVER, "pool": "n1", "device": "gpu-0"}, {"driver": DRIVER, "pool": "n1", "device": "gpu-1"}]}}}}));
-    unknown(&run(taken), "baseline", Reason::InsufficientCapacity);
+    run(taken).assert_unknown("baseline", Reason::InsufficientCapacity);
     let mut strange = with_devices(Scheduler::default());
     strange.change("deviceclasses", "", DRIVER, |class| {
         class["spec"]["selectors"][0]["cel"]["expression"] =
             json!("device.driver.startsWith('gpu')");
     });
-    unknown(&run(strange), "baseline", Reason::UnknownAccelerator);
+    run(strange).assert_unknown("baseline", Reason::UnknownAccelerator);
     let down = run(with_devices(Scheduler {
         is_down: true,
         ..Scheduler::default()
     }));
-    unknown(&down, "success", Reason::Deadline);
+    down.assert_unknown("success", Reason::Deadline);
 }
 
 #[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
-    let faults = [
-        Fault::Answer(500, "InternalError", "etcdserver: request timed out"),
-        Fault::Answer(503, "ServiceUnavailable", "apiserver is shutting down"),
-        Fault::Answer(429, "TooManyRequests", "too many requests"),
-        Fault::Answer(403, "Forbidden", "not allowed"),
-        Fault::Answer(409, "Conflict", "the object has been modified"),
-        Fault::Lost,
-        Fault::LostAfter,
-        Fault::Expired,
-    ];
-    for fault in &faults {
-        for verb in ["get", "list", "watch", "create", "delete"] {
-            for skip in [0, 2, 5, 9] {
-                let mut cluster = with_devices(Scheduler::default());
-                cluster.fail(verb, "*", fault.clone(), skip, 1);
-                let run = run(cluster);
-                for case in &run.cases {
-                    assert!(
-                        !matches!(case.conclusion, Some(Conclusion::Fail(_))),
-                        "{verb} {fault:?} after {skip}: {case:#?}"
-                    );
-                }
-            }
-        }
-    }
+    testing::assert_faults_are_no_fail::<ResourceReclamation>(manifest::TEXT, || {
+        with_devices(Scheduler::default())
+    });
 }

@@ -28,34 +28,6 @@ fn run(cluster: FakeCluster) -> Run {
     testing::run::<WorkloadAwareScheduling>(manifest::TEXT, cluster)
 }
 
-#[track_caller]
-fn assert_passed(run: &Run, ids: &[&str]) {
-    for id in ids {
-        assert_eq!(
-            run.conclusion(id),
-            Some(&Conclusion::Pass),
-            "{id}: {:#?}",
-            run.cases
-        );
-    }
-}
-
-#[track_caller]
-fn assert_unknown(run: &Run, id: &str, why: Reason) {
-    match run.conclusion(id) {
-        Some(Conclusion::Unknown(reason, _)) if *reason == why => {}
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn assert_failed(run: &Run, id: &str, with: &str) {
-    match run.conclusion(id) {
-        Some(Conclusion::Fail(text)) => assert!(text.contains(with), "{id}: {text}"),
-        other => panic!("{id}: {other:?}"),
-    }
-}
-
 #[test]
 fn a_scheduler_that_obeys_passes_with_all_its_cases() {
     for units in [2, 0] {
@@ -65,8 +37,8 @@ fn a_scheduler_that_obeys_passes_with_all_its_cases() {
             Scheduler::default(),
         ));
         assert_eq!(run.result, Ok(()));
-        assert_passed(&run, &REQUIRED);
-        assert_passed(&run, &["condition", "one-domain", "no-domain"]);
+        run.assert_passed(&REQUIRED);
+        run.assert_passed(&["condition", "one-domain", "no-domain"]);
         assert_eq!(run.observed("served", "version used"), Some("v1beta1"));
         run.assert_earned();
         assert!(run.cluster.objects("pods").is_empty());
@@ -87,8 +59,8 @@ fn priority_classes_alone_are_no_workload_api() {
 fn versions_that_are_not_known_are_not_spoken() {
     for versions in [&["v2"][..], &["v1alpha1"]] {
         let run = run(cluster(versions, 2, Scheduler::default()));
-        assert_unknown(&run, "served", Reason::VersionSkew);
-        assert_unknown(&run, "together", Reason::VersionSkew);
+        run.assert_unknown("served", Reason::VersionSkew);
+        run.assert_unknown("together", Reason::VersionSkew);
     }
 }
 
@@ -99,8 +71,8 @@ fn a_scheduler_that_does_not_know_groups_is_a_gate_that_is_off() {
         ..Scheduler::default()
     };
     let run = run(cluster(&["v1beta1"], 2, scheduler));
-    assert_unknown(&run, "gated", Reason::FeatureGateOff);
-    assert_unknown(&run, "none-starts", Reason::FeatureGateOff);
+    run.assert_unknown("gated", Reason::FeatureGateOff);
+    run.assert_unknown("none-starts", Reason::FeatureGateOff);
 }
 
 #[test]
@@ -110,21 +82,21 @@ fn a_scheduler_that_knows_groups_and_breaks_them_fails() {
         ..Scheduler::default()
     };
     let run = run(cluster(&["v1beta1"], 2, scheduler));
-    assert_passed(&run, &["gated", "together"]);
-    assert_failed(&run, "none-starts", "started all the same");
+    run.assert_passed(&["gated", "together"]);
+    run.assert_failed("none-starts", "started all the same");
 }
 
 #[test]
 fn pruned_fields_are_gates_that_are_off() {
     let mut pods = cluster(&["v1beta1"], 2, Scheduler::default());
     pods.drop_field("pods", "/spec/schedulingGroup");
-    assert_unknown(&run(pods), "gated", Reason::FeatureGateOff);
+    run(pods).assert_unknown("gated", Reason::FeatureGateOff);
 
     let mut topology = cluster(&["v1beta1"], 2, Scheduler::default());
     topology.drop_field("podgroups", "/spec/schedulingConstraints");
     let run = run(topology);
-    assert_passed(&run, &REQUIRED);
-    assert_unknown(&run, "one-domain", Reason::FeatureGateOff);
+    run.assert_passed(&REQUIRED);
+    run.assert_unknown("one-domain", Reason::FeatureGateOff);
     assert_eq!(run.conclusion("no-domain"), None);
 }
 
@@ -135,8 +107,8 @@ fn a_scheduler_that_spreads_a_constrained_group_fails_the_optional_case() {
         ..Scheduler::default()
     };
     let run = run(cluster(&["v1beta1"], 2, scheduler));
-    assert_passed(&run, &REQUIRED);
-    assert_failed(&run, "no-domain", "of 3 pods of the group started");
+    run.assert_passed(&REQUIRED);
+    run.assert_failed("no-domain", "of 3 pods of the group started");
 }
 
 #[test]
@@ -152,6 +124,13 @@ fn a_condition_that_comes_before_the_pods_is_told() {
         }
     });
     let run = run(cluster);
-    assert_failed(&run, "condition", "before it has a single pod");
-    assert_passed(&run, &["gated", "together"]);
+    run.assert_failed("condition", "before it has a single pod");
+    run.assert_passed(&["gated", "together"]);
+}
+
+#[test]
+fn no_fault_of_the_api_server_becomes_a_fail() {
+    testing::assert_faults_are_no_fail::<WorkloadAwareScheduling>(manifest::TEXT, || {
+        cluster(&["v1beta1"], 2, Scheduler::default())
+    });
 }

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use karat_sdk::testing::{self, FakeCluster};
-//! use karat_sdk::{CaseId, Conclusion, Probe, Query, Result};
+//! use karat_sdk::{CaseId, Probe, Query, Result};
 //!
 //! const MANIFEST: &str = r#"
 //! id = "example"
@@ -26,13 +26,15 @@
 //! }
 //!
 //! let run = testing::run::<Example>(MANIFEST, FakeCluster::new("v1.37.0"));
-//! assert_eq!(run.conclusion("namespaces"), Some(&Conclusion::Pass));
+//! run.assert_passed(&["namespaces"]);
 //! run.assert_earned();
+//! testing::assert_faults_are_no_fail::<Example>(MANIFEST, || FakeCluster::new("v1.37.0"));
 //! ```
 //!
 //! Time is virtual: a wait of ten minutes takes none. A call that `probe.toml` does not ask for is refused, as the door would.
 //! [`Run::assert_earned`] looks for passes that the engine would not believe.
 
+mod asserts;
 mod attempt;
 mod cluster;
 pub mod dra;
@@ -43,6 +45,7 @@ mod selector;
 #[cfg(test)]
 mod tests;
 
+pub use asserts::assert_faults_are_no_fail;
 pub(crate) use attempt::{if_running, with};
 pub use cluster::{Admission, FakeCluster, Fault};
 
