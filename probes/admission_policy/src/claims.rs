@@ -13,14 +13,7 @@ use karat_sdk::{Object, Result, Value, log, run};
 
 /// Concludes both cases, if the server has claims and the probe may create them.
 pub(crate) fn check(objects: &Objects, discovery: Option<&Discovery>) -> Result<()> {
-    let version = discovery
-        .and_then(|discovery| {
-            discovery
-                .newest(DraVersion::GROUP, DraVersion::KNOWN)
-                .ok()?
-        })
-        .as_deref()
-        .and_then(DraVersion::parse);
+    let version = discovery.and_then(|discovery| DraVersion::newest(discovery).ok().flatten());
     let Some(version) = version else {
         log::info("resource.k8s.io is not served as this probe knows it; claims are left out");
         return Ok(());

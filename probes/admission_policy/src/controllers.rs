@@ -3,8 +3,8 @@
 
 use crate::manifest::{cases, settings};
 use crate::objects::{OF, Objects, breaks_cost};
+use crate::other;
 use crate::policy::Policy;
-use crate::{other, take_away};
 use karat_sdk::admission::{Refuser, events_about};
 use karat_sdk::kube::{Event, Quiet, Watch};
 use karat_sdk::wait::{self, Deadline};
@@ -140,7 +140,7 @@ impl Kind {
         let ours = |text: &str| policy.refused(text);
         let seen = self.wait(objects, &made, &mut pods, ours, &mut last)?;
         pods.close();
-        take_away(&self.target, &made)?;
+        self.target.discard(made.name(), None)?;
         Ok(match seen {
             Seen::Pod(pod) => {
                 case.observe("uid of its pod", pod.uid());
@@ -177,12 +177,12 @@ impl Kind {
                     match pods.quiet(QUIET, |_| true)? {
                         Quiet::Held => {
                             pods.close();
-                            take_away(&self.target, &made)?;
+                            self.target.discard(made.name(), None)?;
                             return Ok(Conclusion::Pass);
                         }
                         Quiet::Broken(pod) => pod,
                         Quiet::Gap(why) => {
-                            take_away(&self.target, &made)?;
+                            self.target.discard(made.name(), None)?;
                             return Ok(Conclusion::unknown(
                                 Reason::Deadline,
                                 format!("the watch over the pods lost continuity: {why}"),
@@ -191,13 +191,13 @@ impl Kind {
                     }
                 }
                 Seen::Nothing => {
-                    take_away(&self.target, &made)?;
+                    self.target.discard(made.name(), None)?;
                     return Ok(not_tried(&made, &last));
                 }
             };
             pods.close();
             case.observe("uid of the pod that came", slipped.uid());
-            take_away(&self.target, &made)?;
+            self.target.discard(made.name(), None)?;
             if !breaks_cost(&slipped) {
                 return Ok(Conclusion::unknown(
                     Reason::CompetingWorkload,

@@ -3,7 +3,6 @@
 use crate::manifest::cases;
 use crate::objects::{Objects, breaks_cost, breaks_fragile};
 use crate::policy::{Policy, refused_otherwise};
-use crate::take_away;
 use karat_sdk::{Case, Conclusion, Error, Result, Target, Value};
 
 /// Concludes the three cases. What must be accepted comes first, at a time when the policy refuses already.
@@ -43,7 +42,7 @@ pub(crate) fn must_accept(
     match target.create(object) {
         Ok(made) => {
             case.observe(&format!("uid of {}", made.name()), made.uid());
-            take_away(target, &made)?;
+            target.discard(made.name(), None)?;
             Ok(Conclusion::Pass)
         }
         Err(Error::Answered(answer)) if policy.refused(&answer.message) => {

@@ -22,7 +22,7 @@ mod tests;
 
 karat_sdk::manifest!();
 
-use karat_sdk::{CaseId, Conclusion, Error, Object, Probe, Reason, Result, Target, log, run};
+use karat_sdk::{Conclusion, Error, Probe, Reason, Result, not_tried, run};
 use manifest::{cases, namespaces};
 use objects::Objects;
 
@@ -49,9 +49,9 @@ impl Probe for AdmissionPolicy {
     }
 }
 
-/// Without a policy the cases about it cannot be tried. They say so themselves, so that a reader need not guess.
+/// Without a policy the cases about it cannot be tried.
 fn nothing_to_enforce() -> Result<()> {
-    let all: [CaseId; 7] = [
+    let untried = [
         cases::POD_ALLOWED,
         cases::POD_REFUSED,
         cases::FAIL_CLOSED,
@@ -60,13 +60,8 @@ fn nothing_to_enforce() -> Result<()> {
         cases::DEPLOYMENT_ALLOWED,
         cases::DEPLOYMENT_REFUSED,
     ];
-    for id in all {
-        id.open("")?.unknown(
-            Reason::SolutionAbsent,
-            "there is no ValidatingAdmissionPolicy to be enforced, see case `stored`",
-        )?;
-    }
-    Ok(())
+    let why = "there is no ValidatingAdmissionPolicy to be enforced, see case `stored`";
+    not_tried(&untried, Reason::SolutionAbsent, why)
 }
 
 /// What an error shows where the case is about something else than the answer: never a fail.
@@ -78,18 +73,6 @@ fn other(error: Error) -> Result<Conclusion> {
         Conclusion::Fail(text) => Conclusion::Unknown(Reason::VersionSkew, text),
         conclusion => conclusion,
     })
-}
-
-/// Deletes what a case created. What remains is removed by the engine.
-fn take_away(target: &Target, object: &Object) -> Result<()> {
-    match target.delete(object.name()) {
-        Err(error) if error.ends_the_probe() => Err(error),
-        Err(error) if !error.is_not_found() => {
-            log::warn(format!("{object} could not be deleted: {error}"));
-            Ok(())
-        }
-        _ => Ok(()),
-    }
 }
 
 karat_sdk::probe!(AdmissionPolicy);

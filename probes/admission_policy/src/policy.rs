@@ -4,7 +4,7 @@
 //! both, whatever a probe asks for.
 
 use crate::manifest::settings;
-use crate::{other, take_away};
+use crate::other;
 use karat_sdk::admission::{self, Denial, Refused, Refuser};
 use karat_sdk::build::from_text;
 use karat_sdk::wait::{self, Deadline};
@@ -206,7 +206,7 @@ impl Policy {
                 Err(error) => return refused_otherwise(error),
             };
             case.observe("uid of what was accepted", made.uid());
-            take_away(target, &made)?;
+            target.discard(made.name(), None)?;
             if !breaks(&made) {
                 return Ok(Conclusion::unknown(
                     Reason::CompetingWorkload,
@@ -226,8 +226,8 @@ impl Policy {
 
     /// Deletes both, the binding first: a binding without its policy is harmless, the other way round it may not be.
     pub(crate) fn remove(&self) -> Result<()> {
-        take_away(&bindings(), &self.binding)?;
-        take_away(&policies(), &self.policy)
+        bindings().discard(self.binding.name(), None)?;
+        policies().discard(self.policy.name(), None)
     }
 }
 

@@ -5,7 +5,6 @@
 use crate::manifest::{cases, settings};
 use crate::policy::policies;
 use crate::stored::Found;
-use crate::take_away;
 use karat_sdk::{Case, Conclusion, Object, Reason, Result, wait};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) fn check(found: &Found) -> Result<()> {
     if let (Some(policy), Some(flawed)) = (&found.policy, &found.flawed) {
         cases::TYPE_CHECKING.check("", |case| type_checking(case, policy.stored(), flawed))?;
-        take_away(&policies(), flawed)?;
+        policies().discard(flawed.name(), None)?;
     }
     let Some(discovery) = &found.discovery else {
         return Ok(());

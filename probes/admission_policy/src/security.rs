@@ -4,7 +4,7 @@
 
 use crate::manifest::cases;
 use crate::objects::Objects;
-use crate::{other, take_away};
+use crate::other;
 use karat_sdk::admission::Refuser;
 use karat_sdk::{Answer, Case, Conclusion, Error, Reason, Result, Value, json};
 
@@ -25,7 +25,7 @@ pub(crate) fn check(objects: &Objects) -> Result<()> {
         match pods.create(&objects.plain("plain")) {
             Ok(made) => {
                 case.observe("uid", made.uid());
-                take_away(&pods, &made)?;
+                pods.discard(made.name(), None)?;
                 Ok(Conclusion::Pass)
             }
             Err(error) => other(error),
@@ -76,7 +76,7 @@ impl Attempt {
             Err(error) => return Err(error),
         };
         case.observe("uid of what was accepted", made.uid());
-        take_away(&pods, &made)?;
+        pods.discard(made.name(), None)?;
         // An injector may put a volume before ours, so all of them are looked at.
         let path = made.items("/spec/volumes");
         let still = path.iter().any(|volume| volume["hostPath"].is_object())

@@ -7,7 +7,7 @@ use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
 use karat_sdk::inventory::devices::{self, Choice, Devices, Key, MOST_SLICES};
 use karat_sdk::kube::{Event, Object, Quiet, Watch, wait_for};
 use karat_sdk::wait::Deadline;
-use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, log, run};
+use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, inventory, log, run};
 use std::time::Duration;
 
 /// How long nothing must happen to a claim that no device fits. As in the manifest.
@@ -114,13 +114,6 @@ fn watch_claims(api: &Api) -> Result<Watch> {
         .watch()
 }
 
-fn belongs_to(claim: &Object, pod: &Object) -> bool {
-    claim
-        .items("/metadata/ownerReferences")
-        .iter()
-        .any(|owner| owner["uid"] == pod.uid())
-}
-
 fn is_allocated(claim: &Object) -> bool {
     claim.at("/status/allocation").is_object()
 }
@@ -136,7 +129,7 @@ fn allocated(
     let pod = ask(api, "fit", choice, &choice.expression)?;
     case.observe("pod", pod.uid());
     let found = watch.until(patience, "the allocation of the claim", |claim| {
-        (belongs_to(claim, &pod) && is_allocated(claim)).then(|| claim.clone())
+        (claim.is_owned_by(pod.uid()) && is_allocated(claim)).then(|| claim.clone())
     });
     let claim = match found {
         Ok(claim) => claim,
@@ -213,16 +206,9 @@ fn runs(api: &Api, case: &Case, held: Option<&Held>) -> Result<Conclusion> {
         }
         Err(error) if error.is_deadline() => {
             let pod = pods(api).query().get(name)?;
-            let waiting = pod
-                .text("/status/containerStatuses/0/state/waiting/reason")
-                .to_owned();
-            let reason = if waiting.contains("Image") {
-                Reason::ImageUnavailable
-            } else {
-                Reason::Deadline
-            };
+            let waiting = inventory::waiting(&pod);
             Ok(Conclusion::unknown(
-                reason,
+                inventory::reason_of(waiting),
                 format!(
                     "the device was allocated and the pod is {} {waiting} after {} s",
                     pod.text("/status/phase"),
@@ -329,7 +315,7 @@ fn unsatisfiable(api: &Api, case: &Case, choice: &Choice) -> Result<Conclusion> 
         Err(error) => return Err(error),
         Ok(Ok(message)) => {
             case.observe("message", message);
-            let forbidden = |claim: &Object| belongs_to(claim, &pod) && is_allocated(claim);
+            let forbidden = |claim: &Object| claim.is_owned_by(pod.uid()) && is_allocated(claim);
             match watch.quiet(QUIET, forbidden)? {
                 Quiet::Held => still_waits(api, &pod)?,
                 Quiet::Broken(claim) => {
@@ -346,12 +332,7 @@ fn unsatisfiable(api: &Api, case: &Case, choice: &Choice) -> Result<Conclusion> 
     };
     watch.close();
     // A pod that waits may make an autoscaler add nodes: it goes at once. The engine removes it anyway if this fails.
-    if let Err(error) = pods(api).delete(pod.name()) {
-        if error.ends_the_probe() {
-            return Err(error);
-        }
-        log::warn(format!("{} could not be deleted: {error}", pod.name()));
-    }
+    pods(api).discard(pod.name(), None)?;
     Ok(conclusion)
 }
 

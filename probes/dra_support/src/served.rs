@@ -34,8 +34,7 @@ fn look(case: &Case, namespace: &str) -> Result<(Conclusion, Option<DraVersion>)
     case.observe("server version", server);
     let served = discovery.versions(DraVersion::GROUP);
     case.observe("served versions", served.join(", "));
-    let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN)?;
-    let Some(version) = newest.as_deref().and_then(DraVersion::parse) else {
+    let Some(version) = DraVersion::newest(&discovery)? else {
         // An absence is shown by asking, not by a document that does not mention it.
         return Ok((
             absent(case, DraVersion::V1, namespace)?.unwrap_or_else(|| {

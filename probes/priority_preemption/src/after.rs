@@ -165,7 +165,7 @@ pub(crate) fn device(case: &Case, room: &Room, crew: &Crew, seen: &Seen) -> Resu
         case.observe("claim", claim.uid());
     }
     let name = run::name("heir");
-    crew::template(room, &crew.namespace, &name, choice)?;
+    choice.create_template(devices.version, &crew.namespace, &name)?;
     let body = crew::pod(room, &name, Class::High)?
         .claim_template(&name)
         .build();
@@ -175,7 +175,8 @@ pub(crate) fn device(case: &Case, room: &Room, crew: &Crew, seen: &Seen) -> Resu
         patience,
         "the allocation of the device that was free again",
         |claim| {
-            is_of(claim, pod.uid())
+            claim
+                .is_owned_by(pod.uid())
                 .then(|| devices::allocated(claim))
                 .filter(|keys| !keys.is_empty())
         },
@@ -212,13 +213,6 @@ fn not_allocated(room: &Room, crew: &Crew, error: &Error) -> Result<Conclusion> 
     })
 }
 
-fn is_of(claim: &Object, pod: &str) -> bool {
-    claim
-        .items("/metadata/ownerReferences")
-        .iter()
-        .any(|owner| owner["uid"] == pod)
-}
-
 /// Waits until no claim of a pod is allocated; gives the claim if it was seen at all, none when the time is up.
 fn released(watch: &mut Watch, pod: &str, patience: Duration) -> Result<Option<Option<Object>>> {
     let deadline = Deadline::after(patience);
@@ -227,11 +221,11 @@ fn released(watch: &mut Watch, pod: &str, patience: Duration) -> Result<Option<O
     let mut synced = false;
     while let Some(event) = watch.next(deadline)? {
         match &event {
-            Event::Added(claim) | Event::Modified(claim) if is_of(claim, pod) => {
+            Event::Added(claim) | Event::Modified(claim) if claim.is_owned_by(pod) => {
                 last = Some(claim.clone());
                 held = Some(claim.clone()).filter(|claim| !devices::allocated(claim).is_empty());
             }
-            Event::Deleted(claim) if is_of(claim, pod) => {
+            Event::Deleted(claim) if claim.is_owned_by(pod) => {
                 last = Some(claim.clone());
                 held = None;
             }

@@ -5,10 +5,11 @@
 
 use crate::manifest::{images, settings};
 use crate::room::{Room, Unit};
-use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
-use karat_sdk::inventory::devices::Choice;
+use karat_sdk::build::PodBuilder;
 use karat_sdk::wait::{self, Deadline};
-use karat_sdk::{Case, Conclusion, Error, Object, Reason, Result, Target, Value, json, run};
+use karat_sdk::{
+    Case, Conclusion, Error, Object, Reason, Result, Target, Value, inventory, json, run,
+};
 use std::time::Duration;
 
 /// Priority of the pods that may give way.
@@ -123,8 +124,7 @@ pub(crate) fn classes(case: &Case) -> Result<Conclusion> {
 /// A pod for the node, not yet created.
 pub(crate) fn pod(room: &Room, name: &str, class: Class) -> Result<PodBuilder> {
     Ok(PodBuilder::tool(name, &run::image(images::PAUSE)?)
-        .pin(&room.node.name)
-        .tolerate(room.node.taints.iter().map(String::as_str))
+        .on(&room.node)
         .priority_class(&run::name(class.word()))
         .grace(GRACE))
 }
@@ -167,19 +167,6 @@ fn wrong_priority(pod: &Object, class: Class) -> Option<Conclusion> {
     })
 }
 
-/// A template for a claim that asks for one device.
-pub(crate) fn template(room: &Room, namespace: &str, name: &str, choice: &Choice) -> Result<()> {
-    let Some(devices) = &room.devices else {
-        return Ok(());
-    };
-    let spec = ClaimSpec::new(&choice.class).cel(&choice.expression);
-    let target = Target::new(&devices.version.api_version(), "resourceclaimtemplates")
-        .in_namespace(namespace);
-    target
-        .create(&claim_template(devices.version, name, &spec))
-        .map(drop)
-}
-
 /// Creates the pods and waits until all run.
 pub(crate) fn fill(
     case: &Case,
@@ -213,10 +200,10 @@ pub(crate) fn fill(
         let mut builder = with_share(room, pod(room, &name, class)?, *share);
         let choice = room.devices.as_ref().and_then(|devices| {
             let at = at.checked_sub(usize::from(stays))?;
-            Some((at, devices.choices.get(at)?))
+            Some((at, devices.version, devices.choices.get(at)?))
         });
-        if let Some((_, choice)) = choice {
-            template(room, namespace, &name, choice)?;
+        if let Some((_, version, choice)) = choice {
+            choice.create_template(version, namespace, &name)?;
             builder = builder.claim_template(&name);
         }
         if guarded {
@@ -232,7 +219,7 @@ pub(crate) fn fill(
             uid: made.uid().to_owned(),
             low,
             guarded,
-            choice: choice.map(|(at, _)| at),
+            choice: choice.map(|(at, ..)| at),
         });
     }
     let patience = settings::POD_WAIT.get_or(Duration::from_secs(90))?;
@@ -290,8 +277,8 @@ fn not_filled(room: &Room, crew: &Crew, running: &[String]) -> Result<Conclusion
             let text = format!("{} was removed by somebody else", member.name);
             return Ok(Conclusion::unknown(Reason::CompetingWorkload, text));
         };
-        let waiting = pod.text("/status/containerStatuses/0/state/waiting/reason");
-        if waiting.contains("Image") {
+        let waiting = inventory::waiting(&pod);
+        if inventory::reason_of(waiting) == Reason::ImageUnavailable {
             return Ok(Conclusion::unknown(
                 Reason::ImageUnavailable,
                 format!("{pod}: {waiting}"),

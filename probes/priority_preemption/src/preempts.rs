@@ -7,7 +7,7 @@ use crate::room::Room;
 use crate::waits::is_touched;
 use karat_sdk::kube::Event;
 use karat_sdk::wait::{self, Deadline};
-use karat_sdk::{Case, Conclusion, Reason, Result, inventory, log, run};
+use karat_sdk::{Case, Conclusion, Reason, Result, inventory, run};
 use std::time::Duration;
 
 /// How long is looked on when the pod is bound: a scheduler that takes too many takes them at the same time, and their marks may come a
@@ -164,12 +164,7 @@ pub(crate) fn check(
     let conclusion = judge(case, room, crew, &seen, patience)?;
     if !conclusion.is_pass() {
         // Nothing more may happen for this pod's sake.
-        if let Err(error) = crew.pods().delete_with_grace(&name, 0) {
-            if error.ends_the_probe() {
-                return Err(error);
-            }
-            log::warn(format!("{name} could not be deleted: {error}"));
-        }
+        crew.pods().discard(&name, Some(0))?;
     }
     *out = Some(seen);
     Ok(conclusion)

@@ -9,11 +9,7 @@ use karat_sdk::discovery::Discovery;
 use karat_sdk::inventory::devices::{self, Choice, Devices};
 use karat_sdk::inventory::{self, Node};
 use karat_sdk::leases::{self, Lease};
-use karat_sdk::{Case, Conclusion, Error, Object, Query, Reason, Result, run};
-use std::time::Duration;
-
-/// How long others of the run may hold what is needed.
-const TURN: Duration = Duration::from_secs(900);
+use karat_sdk::{Case, Conclusion, Object, Query, Reason, Result, run};
 
 /// Most pods that fill the room.
 const MOST: u64 = 4;
@@ -120,25 +116,17 @@ impl Offer {
 /// A node with an accelerator where there is one, else any.
 fn lease() -> Result<Lease> {
     use crate::manifest::leases::{ACCELERATORS, ANY_NODE, ORDER};
-    match leases::acquire(&[ACCELERATORS, ORDER], TURN) {
-        Err(Error::Unavailable(_)) => leases::acquire(&[ANY_NODE, ORDER], TURN),
-        other => other,
-    }
+    leases::acquire_either(&[ACCELERATORS, ORDER], &[ANY_NODE, ORDER], leases::TURN)
 }
 
 /// Looks for a node.
 pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> {
     let lease = lease()?;
     let discovery = Discovery::read()?;
-    let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN)?;
-    let version = newest.as_deref().and_then(DraVersion::parse);
     let mut served_by_dra = Vec::new();
     let mut devices = None;
-    if let Some(version) = version {
-        let classes = Query::new(&version.api_version(), "deviceclasses");
-        for class in classes.keep(&["/spec/extendedResourceName"]).list()? {
-            served_by_dra.push(class.text("/spec/extendedResourceName").to_owned());
-        }
+    if let Some(version) = DraVersion::newest(&discovery)? {
+        served_by_dra = devices::extended_resources(version)?;
         let read = devices::read(version, &run::id())?;
         devices = (!read.is_truncated()).then_some((version, read));
     }
@@ -146,7 +134,7 @@ pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> 
     case.observe("nodes that a pod could use", nodes.len());
     let mut best: Option<Offer> = None;
     let mut low = 0;
-    let leased = |node: &&Node| lease.nodes().iter().any(|one| one.name() == node.name);
+    let leased = |node: &&Node| lease.has(&node.name);
     for node in nodes.iter().filter(leased) {
         let before = inventory::pods_on(&node.name)?;
         if before

@@ -4,7 +4,7 @@ use crate::crew::{self, Class, Crew};
 use crate::manifest::settings;
 use crate::room::Room;
 use karat_sdk::kube::{Event, Quiet, wait_for};
-use karat_sdk::{Case, Conclusion, Object, Reason, Result, log, run};
+use karat_sdk::{Case, Conclusion, Object, Reason, Result, run};
 use std::time::Duration;
 
 /// How long nothing must happen. As in the manifest.
@@ -68,12 +68,7 @@ pub(crate) fn check(case: &Case, room: &Room, crew: &Crew) -> Result<Conclusion>
     };
     watch.close();
     // It must not stand in the way of the one to come.
-    if let Err(error) = crew.pods().delete_with_grace(&name, 0) {
-        if error.ends_the_probe() {
-            return Err(error);
-        }
-        log::warn(format!("{name} could not be deleted: {error}"));
-    }
+    crew.pods().discard(&name, Some(0))?;
     Ok(conclusion)
 }
 

@@ -3,16 +3,12 @@
 //! A device of a driver where one can be asked for, else a unit of a device plugin. A unit that is missing is somebody else's
 //! doing only if somebody else holds it now; everything else is a loss.
 
-use karat_sdk::build::{ClaimSpec, DraVersion, PodBuilder, claim_template};
+use karat_sdk::build::{DraVersion, PodBuilder};
 use karat_sdk::discovery::Discovery;
 use karat_sdk::inventory::devices::{self, Choice, Devices, Key};
 use karat_sdk::inventory::{self, Node};
 use karat_sdk::leases::{self, Lease};
 use karat_sdk::{Case, Conclusion, Error, Object, Query, Reason, Result, Target, json, run};
-use std::time::Duration;
-
-/// How long others of the run may hold what is needed.
-const TURN: Duration = Duration::from_secs(900);
 
 /// Name of the template that asks for the device.
 const TEMPLATE: &str = "unit";
@@ -75,11 +71,7 @@ impl Place {
 
     /// A pod on the node, without a unit.
     pub(crate) fn pod(&self, name: &str) -> Result<PodBuilder> {
-        Ok(
-            PodBuilder::tool(name, &run::image(crate::manifest::images::PAUSE)?)
-                .pin(&self.node.name)
-                .tolerate(self.node.taints.iter().map(String::as_str)),
-        )
+        Ok(PodBuilder::tool(name, &run::image(crate::manifest::images::PAUSE)?).on(&self.node))
     }
 
     /// Gives a pod one unit.
@@ -212,7 +204,7 @@ fn held_by_others(pods: &[Object], resource: &str, namespace: &str) -> u64 {
 /// Looks for a unit, counts, and makes the template for it.
 pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> Result<Conclusion> {
     // Without a lease the rest only says why there is none.
-    let mut lease = match leases::acquire(&[crate::manifest::leases::UNIT], TURN) {
+    let mut lease = match leases::acquire(&[crate::manifest::leases::UNIT], leases::TURN) {
         Ok(lease) => Some(lease),
         Err(Error::Unavailable(_)) => None,
         Err(error) => return Err(error),
@@ -220,14 +212,13 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
     let mut nodes = inventory::nodes()?;
     case.observe("nodes that a pod could use", nodes.len());
     if let Some(lease) = &lease {
-        nodes.retain(|node| lease.nodes().iter().any(|one| one.name() == node.name));
+        nodes.retain(|node| lease.has(&node.name));
     }
     let discovery = Discovery::read()?;
-    let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN)?;
     let mut exists = false;
     let mut not_understood = false;
     let mut served_by_dra = Vec::new();
-    if let Some(version) = newest.as_deref().and_then(DraVersion::parse) {
+    if let Some(version) = DraVersion::newest(&discovery)? {
         let read = devices::read(version, &run::id())?;
         exists = !read.all.is_empty();
         not_understood = read.usable().next().is_some();
@@ -238,10 +229,7 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
                 .usable_on(&node.name)
                 .map(|device| device.key.clone())
                 .collect();
-            let spec = ClaimSpec::new(&choice.class).cel(&choice.expression);
-            let templates = Target::new(&version.api_version(), "resourceclaimtemplates")
-                .in_namespace(namespace);
-            templates.create(&claim_template(version, &run::name(TEMPLATE), &spec))?;
+            choice.create_template(version, namespace, &run::name(TEMPLATE))?;
             case.observe("node", &node.name);
             case.observe("uid of the node", &node.uid);
             case.observe("class", &choice.class);
@@ -260,10 +248,7 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
             });
             return Ok(Conclusion::Pass);
         }
-        let classes = Query::new(&version.api_version(), "deviceclasses");
-        for class in classes.keep(&["/spec/extendedResourceName"]).list()? {
-            served_by_dra.push(class.text("/spec/extendedResourceName").to_owned());
-        }
+        served_by_dra = devices::extended_resources(version)?;
     }
     for node in nodes
         .iter()

@@ -100,11 +100,7 @@ fn competing(text: &str) -> Conclusion {
 
 /// Whether a pod is the one that was created, or that the Job made.
 fn is_of(pod: &Object, made: &Object) -> bool {
-    pod.uid() == made.uid()
-        || pod
-            .items("/metadata/ownerReferences")
-            .iter()
-            .any(|owner| owner["uid"] == made.uid())
+    pod.uid() == made.uid() || pod.is_owned_by(made.uid())
 }
 
 /// Waits until the pod got its unit, and runs or has ended, as the end wants it.
@@ -234,8 +230,8 @@ fn not_held(place: &Place, pod: Option<&Object>, got: bool, times: &Times) -> Re
     if let Count::Taken(text) = place.count()? {
         return Ok(competing(&text));
     }
-    let waiting = pod.text("/status/containerStatuses/0/state/waiting/reason");
-    if waiting.contains("Image") {
+    let waiting = inventory::waiting(pod);
+    if inventory::reason_of(waiting) == Reason::ImageUnavailable {
         return Ok(Conclusion::unknown(
             Reason::ImageUnavailable,
             format!("{pod}: {waiting}"),

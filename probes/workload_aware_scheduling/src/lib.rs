@@ -9,11 +9,9 @@ mod tests;
 
 karat_sdk::manifest!();
 
-use karat_gang::room;
-use karat_gang::upstream::{self, Served};
-use karat_gang::{Gang, Room, Upstream, Version, Waits};
+use karat_gang::upstream::{self, Found};
+use karat_gang::{Gang, Needs, Upstream, Version};
 use karat_sdk::discovery::Discovery;
-use karat_sdk::leases::Lease;
 use karat_sdk::{Case, CaseId, Conclusion, Probe, Query, Reason, Result, run};
 use manifest::{cases, images, namespaces, settings};
 use std::time::Duration;
@@ -44,42 +42,23 @@ impl Probe for WorkloadAwareScheduling {
             if let Conclusion::NotApplicable(_) = said {
                 return Ok(());
             }
-            cases::ROOM.open("")?.unknown(reason(&said), "not tried")?;
-            return without(&said, &STEPS);
+            said.leaves_untried(&[cases::ROOM])?;
+            return said.leaves_untried(&STEPS);
         };
-
-        let mut room = None;
-        let mut lease = None;
-        let said = cases::ROOM.check("", |case| {
-            let lease = lease.insert(room::lease()?);
-            Ok(match Room::find(&discovery, &namespace, lease)? {
-                Ok(found) => {
-                    found.show(case);
-                    room = Some(found);
-                    Conclusion::Pass
-                }
-                Err((reason, text)) => Conclusion::unknown(reason, text),
-            })
-        })?;
-        let Some(room) = room.filter(|_| said.is_pass()) else {
-            return without(&said, &STEPS);
-        };
-
         let adapter = Upstream::new(version, &namespace);
-        let gang = Gang {
-            adapter: &adapter,
-            room,
-            namespace,
-            image: run::image(images::SHELL)?,
-            waits: Waits {
-                start: settings::START_WAIT.get_or(Duration::from_secs(300))?,
-                rejection: settings::REJECTION_WAIT.get_or(Duration::from_secs(60))?,
-                quiet: QUIET,
-                release: settings::RELEASE_WAIT.get_or(Duration::from_secs(120))?,
-            },
+        let needs = Needs {
+            room: cases::ROOM,
+            rest: &STEPS,
+            shell: images::SHELL,
+            quiet: QUIET,
+            start: settings::START_WAIT,
+            rejection: settings::REJECTION_WAIT,
+            release: settings::RELEASE_WAIT,
         };
-        steps(&gang, &adapter)?;
-        lease.map_or(Ok(()), Lease::release)
+        match Gang::open(&adapter, &discovery, namespace, &needs)? {
+            Some(gang) => steps(&gang, &adapter),
+            None => Ok(()),
+        }
     }
 }
 
@@ -87,17 +66,17 @@ impl Probe for WorkloadAwareScheduling {
 fn steps(gang: &Gang<'_>, upstream: &Upstream) -> Result<()> {
     let said = cases::GATED.check("", |case| gang.group_comes_later(case, upstream))?;
     if !said.is_pass() {
-        return without(&said, &STEPS[1..]);
+        return said.leaves_untried(&STEPS[1..]);
     }
     cases::CONDITION.check("", |case| gang.condition_is_true(case))?;
     let said = cases::TOGETHER.check("", |case| gang.together(case))?;
     if !said.is_pass() {
-        return without(&said, &STEPS[2..]);
+        return said.leaves_untried(&STEPS[2..]);
     }
     let mut held = None;
     let said = cases::NONE_STARTS.check("", |case| gang.none_starts(case, &mut held))?;
     let Some(held) = held.filter(|_| said.is_pass()) else {
-        return without(&said, &STEPS[3..]);
+        return said.leaves_untried(&STEPS[3..]);
     };
     let said = cases::RELEASED.check("", |case| gang.released(case, &held))?;
     if !said.is_pass() {
@@ -115,21 +94,13 @@ fn served(
     discovery: &Discovery,
     namespace: &str,
 ) -> Result<(Conclusion, Option<Version>)> {
-    case.observe("server version", &discovery.version().git_version);
-    Ok(match upstream::served(discovery) {
-        Served::Known(version) => {
-            let groups = Query::new(&version.api_version(), "podgroups").in_namespace(namespace);
-            groups.list()?;
+    Ok(match upstream::look(case, discovery, namespace)? {
+        Found::Spoken(version) => {
             case.observe("version used", version.as_str());
             (Conclusion::Pass, Some(version))
         }
-        Served::Unknown(versions) => {
-            let text = format!(
-                "scheduling.k8s.io has workloads only in {versions}, which this probe does not know; use another release of it"
-            );
-            (Conclusion::unknown(Reason::VersionSkew, text), None)
-        }
-        Served::Absent => {
+        Found::Unspoken(conclusion) => (conclusion, None),
+        Found::Absent => {
             // Absence is shown by asking: the group is there, for PriorityClass.
             let workloads = Query::new(&Version::V1Beta1.api_version(), "workloads");
             match workloads.in_namespace(namespace).list() {
@@ -145,28 +116,6 @@ fn served(
             (Conclusion::NotApplicable(text.to_owned()), None)
         }
     })
-}
-
-/// Cases that cannot be tried say so themselves, so that a reader need not guess.
-fn without(said: &Conclusion, ids: &[CaseId]) -> Result<()> {
-    for id in ids {
-        let why = match said {
-            Conclusion::Unknown(_, text)
-            | Conclusion::Fail(text)
-            | Conclusion::NotApplicable(text) => text,
-            Conclusion::Pass => "nothing was found",
-        };
-        id.open("")?
-            .unknown(reason(said), format!("not tried: {why}"))?;
-    }
-    Ok(())
-}
-
-fn reason(said: &Conclusion) -> Reason {
-    match said {
-        Conclusion::Unknown(reason, _) => *reason,
-        _ => Reason::Deadline,
-    }
 }
 
 karat_sdk::probe!(WorkloadAwareScheduling);

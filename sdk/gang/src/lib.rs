@@ -17,5 +17,5 @@ pub mod watching;
 
 pub use adapter::{Adapter, Decision, GROUP, Group};
 pub use room::{Room, Scarce};
-pub use steps::{Gang, Held, Waits};
+pub use steps::{Gang, Held, Needs, Waits};
 pub use upstream::{Upstream, Version};

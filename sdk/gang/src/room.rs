@@ -8,8 +8,7 @@ use karat_sdk::build::{ClaimSpec, DraVersion, PodBuilder, claim_template};
 use karat_sdk::discovery::Discovery;
 use karat_sdk::inventory::{self, Node, devices};
 use karat_sdk::leases::{self, Lease};
-use karat_sdk::{Case, Conclusion, Error, Query, Reason, Result, Target, Value, run};
-use std::time::Duration;
+use karat_sdk::{Case, Conclusion, Query, Reason, Result, Target, Value, run};
 
 /// Most pods that fit; more would only take longer.
 const MOST_PODS: u64 = 16;
@@ -56,18 +55,13 @@ pub fn fitting(places: &[(String, u64)], size: u64) -> u64 {
 
 /// Leases that a manifest must declare: nodes with all free units of accelerators, and nodes as they are.
 const LEASES: [&str; 2] = ["units", "nodes"];
-/// How long other probes of the run may keep the nodes.
-const OTHERS: Duration = Duration::from_secs(15 * 60);
 
 /// Takes nodes with accelerators for the probe alone; where there are none, nodes without.
 ///
 /// # Errors
 /// [`Error::Unavailable`] and [`Error::Busy`], and those of the door.
 pub fn lease() -> Result<Lease> {
-    match leases::acquire(&LEASES[..1], OTHERS) {
-        Err(Error::Unavailable(_)) => leases::acquire(&LEASES[1..], OTHERS),
-        other => other,
-    }
+    leases::acquire_either(&LEASES[..1], &LEASES[1..], leases::TURN)
 }
 
 /// The room, or why there is none.
@@ -81,12 +75,7 @@ impl Room {
     pub fn find(discovery: &Discovery, namespace: &str, lease: &Lease) -> Result<Found> {
         let nodes: Vec<Node> = inventory::nodes()?
             .into_iter()
-            .filter(|node| {
-                lease
-                    .nodes()
-                    .iter()
-                    .any(|leased| leased.name() == node.name)
-            })
+            .filter(|node| lease.has(&node.name))
             .collect();
         if nodes.is_empty() {
             let text =
@@ -94,7 +83,8 @@ impl Room {
             return Ok(Err((Reason::InsufficientCapacity, text.to_owned())));
         }
         let mut reason = Reason::NoAccelerator;
-        if let Some(version) = dra(discovery)? {
+        // A version from the future is no reason to give up: there are other scarce things.
+        if let Ok(Some(version)) = DraVersion::newest(discovery) {
             let found = devices::read(version, &run::id())?;
             let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
             if let Some((class, counts)) = found.most_of_one_class(&names) {
@@ -286,15 +276,6 @@ impl Room {
 
 fn template_name(size: u64) -> String {
     run::name(&format!("units-{size}"))
-}
-
-fn dra(discovery: &Discovery) -> Result<Option<DraVersion>> {
-    let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN);
-    // A version from the future is no reason to give up: there are other scarce things.
-    Ok(newest
-        .ok()
-        .flatten()
-        .and_then(|version| DraVersion::parse(&version)))
 }
 
 /// Picks nodes and the size of a pod so that between 2 and 16 pods fit; none when fewer do.

@@ -5,10 +5,13 @@
 //! is `unknown (competing_workload)`.
 
 use crate::adapter::{Adapter, Decision, Group};
-use crate::room::Room;
+use crate::room::{self, Room};
 use crate::watching::{Tally, Watching};
+use karat_sdk::discovery::Discovery;
+use karat_sdk::leases::Lease;
+use karat_sdk::settings::Setting;
 use karat_sdk::wait::Deadline;
-use karat_sdk::{Case, Conclusion, Reason, Result, Target, clock, log, run};
+use karat_sdk::{Case, CaseId, Conclusion, Reason, Result, Target, clock, inventory, log, run};
 use std::time::Duration;
 
 /// Most pods of the group of the first step.
@@ -31,7 +34,25 @@ pub struct Waits {
     pub release: Duration,
 }
 
-/// A solution, a place to use it, and what the probe has for it.
+/// What a probe about groups brings from its manifest.
+pub struct Needs<'a> {
+    /// The case that there is room.
+    pub room: CaseId,
+    /// The cases that are not tried without it.
+    pub rest: &'a [CaseId],
+    /// Name of an image with a shell.
+    pub shell: &'a str,
+    /// The `quiet` of the cases in which nothing may start.
+    pub quiet: Duration,
+    /// Setting for [`Waits::start`].
+    pub start: Setting<Duration>,
+    /// Setting for [`Waits::rejection`].
+    pub rejection: Setting<Duration>,
+    /// Setting for [`Waits::release`].
+    pub release: Setting<Duration>,
+}
+
+/// A solution, a place to use it, and what the probe has for it. Its nodes are given back when it is dropped.
 pub struct Gang<'a> {
     /// The solution.
     pub adapter: &'a dyn Adapter,
@@ -43,6 +64,7 @@ pub struct Gang<'a> {
     pub image: String,
     /// Patience.
     pub waits: Waits,
+    _lease: Lease,
 }
 
 /// A group that waits for one place, and the pod that holds it.
@@ -55,6 +77,48 @@ pub struct Held {
 }
 
 impl<'a> Gang<'a> {
+    /// Takes nodes, looks for room on them and concludes the case about it. None without room; the rest has said so then.
+    ///
+    /// # Errors
+    /// Those of the server and of the door that end no case.
+    pub fn open(
+        adapter: &'a dyn Adapter,
+        discovery: &Discovery,
+        namespace: String,
+        needs: &Needs<'_>,
+    ) -> Result<Option<Self>> {
+        let mut room = None;
+        let mut lease = None;
+        let said = needs.room.check("", |case| {
+            let lease = lease.insert(room::lease()?);
+            Ok(match Room::find(discovery, &namespace, lease)? {
+                Ok(found) => {
+                    found.show(case);
+                    room = Some(found);
+                    Conclusion::Pass
+                }
+                Err((reason, text)) => Conclusion::unknown(reason, text),
+            })
+        })?;
+        let (true, Some(room), Some(lease)) = (said.is_pass(), room, lease.take()) else {
+            said.leaves_untried(needs.rest)?;
+            return Ok(None);
+        };
+        Ok(Some(Gang {
+            adapter,
+            room,
+            namespace,
+            image: run::image(needs.shell)?,
+            waits: Waits {
+                start: needs.start.get_or(Duration::from_secs(300))?,
+                rejection: needs.rejection.get_or(Duration::from_secs(60))?,
+                quiet: needs.quiet,
+                release: needs.release.get_or(Duration::from_secs(120))?,
+            },
+            _lease: lease,
+        }))
+    }
+
     pub(crate) fn pods(&self) -> Target {
         Target::new("v1", "pods").in_namespace(&self.namespace)
     }
@@ -160,13 +224,8 @@ impl<'a> Gang<'a> {
         let count = group.count;
         if tally.bound >= count {
             let waiting = seen.waiting(&group.name).unwrap_or_default();
-            let reason = if waiting.contains("Image") {
-                Reason::ImageUnavailable
-            } else {
-                Reason::Deadline
-            };
             return Ok(Conclusion::unknown(
-                reason,
+                inventory::reason_of(&waiting),
                 format!(
                     "all {count} pods are bound, and {} run after {seconds} s {waiting}",
                     tally.ran

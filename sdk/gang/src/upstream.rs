@@ -6,7 +6,7 @@
 use crate::adapter::{Adapter, Decision, Group};
 use karat_sdk::build::from_text;
 use karat_sdk::discovery::Discovery;
-use karat_sdk::{Object, Query, Result, Target, Value, json, run};
+use karat_sdk::{Case, Conclusion, Object, Query, Reason, Result, Target, Value, json, run};
 
 /// A version whose form is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,39 @@ pub fn served(discovery: &Discovery) -> Served {
         Version::parse(version)
     });
     known.map_or_else(|| Served::Unknown(with_workloads.join(", ")), Served::Known)
+}
+
+/// What a case finds of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A version that is served and spoken here. Its groups were listed.
+    Spoken(Version),
+    /// Only versions that are not spoken; what the case concludes.
+    Unspoken(Conclusion),
+    /// No kind Workload at all, by discovery alone.
+    Absent,
+}
+
+/// Shows the version of the server and looks for the API, with a list of the groups of a namespace where it is spoken.
+///
+/// # Errors
+/// Those of the server and of the door.
+pub fn look(case: &Case, discovery: &Discovery, namespace: &str) -> Result<Found> {
+    case.observe("server version", &discovery.version().git_version);
+    Ok(match served(discovery) {
+        Served::Known(version) => {
+            let groups = Query::new(&version.api_version(), "podgroups");
+            groups.in_namespace(namespace).list()?;
+            Found::Spoken(version)
+        }
+        Served::Unknown(versions) => {
+            let text = format!(
+                "scheduling.k8s.io has workloads only in {versions}, which this probe does not know; use another release of it"
+            );
+            Found::Unspoken(Conclusion::unknown(Reason::VersionSkew, text))
+        }
+        Served::Absent => Found::Absent,
+    })
 }
 
 /// The adapter.

@@ -3,7 +3,7 @@
 use crate::adapter::{Adapter, Decision, GROUP};
 use karat_sdk::kube::{Event, Watch};
 use karat_sdk::wait::Deadline;
-use karat_sdk::{Object, Query, Result, clock, wait};
+use karat_sdk::{Object, Query, Result, clock, inventory, wait};
 use std::time::Duration;
 
 /// What a pod is looked at for.
@@ -223,9 +223,7 @@ impl<'a> Watching<'a> {
     /// Why pods of a group wait on their node, where a container says so: `ImagePullBackOff`.
     pub fn waiting(&self, group: &str) -> Option<String> {
         self.members(group).find_map(|member| {
-            let reason = member
-                .pod
-                .text("/status/containerStatuses/0/state/waiting/reason");
+            let reason = inventory::waiting(&member.pod);
             (!reason.is_empty()).then(|| reason.to_owned())
         })
     }

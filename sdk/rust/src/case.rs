@@ -107,6 +107,33 @@ impl Conclusion {
     pub fn is_pass(&self) -> bool {
         *self == Conclusion::Pass
     }
+
+    /// Concludes cases that rest on the one that concluded this, and so were not tried: with its reason where it could not
+    /// tell, and with its text.
+    ///
+    /// # Errors
+    /// As [`not_tried`].
+    pub fn leaves_untried(&self, ids: &[CaseId]) -> Result<()> {
+        let (reason, why) = match self {
+            Conclusion::Unknown(reason, text) => (*reason, text.as_str()),
+            Conclusion::Fail(text) | Conclusion::NotApplicable(text) => {
+                (Reason::Deadline, text.as_str())
+            }
+            Conclusion::Pass => (Reason::Deadline, "nothing was found"),
+        };
+        not_tried(ids, reason, &format!("not tried: {why}"))
+    }
+}
+
+/// Concludes cases that cannot be tried. They say so themselves, so that a reader need not guess.
+///
+/// # Errors
+/// When a case is not opened, or the door does not take the conclusion.
+pub fn not_tried(ids: &[CaseId], reason: Reason, why: &str) -> Result<()> {
+    for id in ids {
+        id.open("")?.unknown(reason, why)?;
+    }
+    Ok(())
 }
 
 /// The id of a case, made from `probe.toml` by `karat_sdk_build`.

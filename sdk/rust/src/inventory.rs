@@ -9,7 +9,7 @@ mod quantity;
 
 pub use quantity::milli;
 
-use crate::{Object, Query, Result, Value};
+use crate::{Object, Query, Reason, Result, Value};
 
 /// Taints that no pod of a probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
@@ -137,6 +137,20 @@ pub fn on(node: &str) -> Query {
 /// Whether a pod holds nothing any more: it succeeded or failed.
 pub fn has_ended(pod: &Object) -> bool {
     matches!(pod.text("/status/phase"), "Succeeded" | "Failed")
+}
+
+/// Why the first container of a pod waits, `ImagePullBackOff`; empty while it does not.
+pub fn waiting(pod: &Object) -> &str {
+    pod.text("/status/containerStatuses/0/state/waiting/reason")
+}
+
+/// What a pod that does not run for this word of [`waiting`] is worth.
+pub fn reason_of(waiting: &str) -> Reason {
+    if waiting.contains("Image") {
+        Reason::ImageUnavailable
+    } else {
+        Reason::Deadline
+    }
 }
 
 /// What a pod takes of a resource as the scheduler counts it, in thousandths.

@@ -79,6 +79,12 @@ impl Object {
         self.at("/metadata/labels").get(key)?.as_str()
     }
 
+    /// Whether the object with this uid is among the owners of this one.
+    pub fn is_owned_by(&self, uid: &str) -> bool {
+        let owners = self.items("/metadata/ownerReferences");
+        owners.iter().any(|owner| owner["uid"] == uid)
+    }
+
     /// The status of a condition of `status.conditions` (`True`, `False`, `Unknown`) with its reason and message.
     pub fn condition(&self, kind: &str) -> Option<Condition<'_>> {
         let found = self
@@ -652,6 +658,25 @@ impl Target {
     /// As [`Target::delete`].
     pub fn delete_with_grace(&self, name: &str, seconds: u32) -> Result<()> {
         host::delete(self, name, Some(seconds))
+    }
+
+    /// Deletes what would only be in the way, with a grace period in seconds or the object's own. What stays is removed by the
+    /// engine, so a failure is logged and no more.
+    ///
+    /// # Errors
+    /// Only those after which nothing can go on: a budget is used up, the run is ending.
+    pub fn discard(&self, name: &str, grace: Option<u32>) -> Result<()> {
+        match host::delete(self, name, grace) {
+            Err(error) if error.ends_the_probe() => Err(error),
+            Err(error) if !error.is_not_found() => {
+                crate::log::warn(format!(
+                    "{} {name} could not be deleted: {error}",
+                    self.resource
+                ));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Deletes all objects of this run that match the label selector; gives the number the door saw.

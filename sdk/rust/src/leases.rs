@@ -38,6 +38,20 @@ pub fn acquire(names: &[&str], timeout: Duration) -> Result<Lease> {
     })
 }
 
+/// How long a probe may wait for others of the run who hold what it needs, where nothing speaks for less: a quarter of an hour.
+pub const TURN: Duration = Duration::from_secs(15 * 60);
+
+/// As [`acquire`] for the first of two lists of names; for the second where this cluster never has what the first asks for.
+///
+/// # Errors
+/// As [`acquire`].
+pub fn acquire_either(first: &[&str], second: &[&str], timeout: Duration) -> Result<Lease> {
+    match acquire(first, timeout) {
+        Err(Error::Unavailable(_)) => acquire(second, timeout),
+        other => other,
+    }
+}
+
 /// What was granted. Given back by [`Lease::release`], when it is dropped, and with the attempt at the latest.
 #[derive(Debug)]
 pub struct Lease {
@@ -79,6 +93,11 @@ impl Lease {
     /// The nodes, by name.
     pub fn nodes(&self) -> &[LeasedNode] {
         &self.granted.nodes
+    }
+
+    /// Whether the node of this name is among them.
+    pub fn has(&self, node: &str) -> bool {
+        self.nodes().iter().any(|leased| leased.name() == node)
     }
 
     /// The locks.

@@ -48,7 +48,7 @@ pub mod settings;
 pub mod testing;
 pub mod wait;
 
-pub use case::{Case, CaseId, Conclusion, Reason};
+pub use case::{Case, CaseId, Conclusion, Reason, not_tried};
 pub use error::{Answer, Error, Result};
 pub use kube::{Object, Query, Target};
 pub use serde_json::{Value, json};

@@ -2,6 +2,8 @@
 //!
 //! `v1` and `v1beta2` wrap the request in `exactly`; in `v1beta1` the same fields sit in the request itself.
 
+use crate::discovery::Discovery;
+use crate::error::Result;
 use serde_json::{Value, json};
 
 /// Versions of `resource.k8s.io` that the builders know.
@@ -18,7 +20,7 @@ pub enum DraVersion {
 impl DraVersion {
     /// The group of all versions.
     pub const GROUP: &str = "resource.k8s.io";
-    /// What to give to [`crate::discovery::Discovery::newest`].
+    /// What to give to [`Discovery::newest`].
     pub const KNOWN: &[&str] = &["v1", "v1beta2", "v1beta1"];
 
     /// The version of this name; none for one that the builders do not know.
@@ -29,6 +31,15 @@ impl DraVersion {
             "v1beta1" => Some(DraVersion::V1Beta1),
             _ => None,
         }
+    }
+
+    /// The newest version that a server has and the builders know; none when it has nothing of the group.
+    ///
+    /// # Errors
+    /// As [`Discovery::newest`].
+    pub fn newest(discovery: &Discovery) -> Result<Option<Self>> {
+        let newest = discovery.newest(DraVersion::GROUP, DraVersion::KNOWN)?;
+        Ok(newest.as_deref().and_then(DraVersion::parse))
     }
 
     /// `v1`.

@@ -1,5 +1,6 @@
 //! Pods: TOOL and ACCEL of the specification.
 
+use crate::inventory::Node;
 use serde_json::{Value, json};
 
 const TOOL: &str = r#"{
@@ -73,6 +74,13 @@ impl PodBuilder {
     pub fn extended_resource(mut self, resource: &str, count: u32) -> Self {
         self.container()["resources"]["limits"][resource] = json!(count.to_string());
         self
+    }
+
+    /// On this node and no other, tolerating its taints.
+    #[must_use]
+    pub fn on(self, node: &Node) -> Self {
+        self.pin(&node.name)
+            .tolerate(node.taints.iter().map(String::as_str))
     }
 
     /// Tolerates taints of these keys, whatever value and effect. Admission adds them for extended resources only, so a pod

@@ -5,8 +5,8 @@
 //! asked for by its attributes; where no attribute tells it apart, every device with the same attributes will do.
 
 use super::{Node, nodes};
-use crate::build::DraVersion;
-use crate::{Object, Query, Result, Value};
+use crate::build::{ClaimSpec, DraVersion, claim_template};
+use crate::{Object, Query, Result, Target, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most slices that are read. A cluster with more has devices enough among them, but a pool can no longer be called complete.
@@ -104,6 +104,38 @@ pub struct Choice {
     pub fitting: Vec<Key>,
     /// Keys of the taints of all usable nodes.
     pub tolerate: Vec<String>,
+}
+
+impl Choice {
+    /// Creates a template for claims that ask for one such device, in a namespace of the run.
+    ///
+    /// # Errors
+    /// Those of the server and of the door.
+    pub fn create_template(
+        &self,
+        version: DraVersion,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Object> {
+        let spec = ClaimSpec::new(&self.class).cel(&self.expression);
+        Target::new(&version.api_version(), "resourceclaimtemplates")
+            .in_namespace(namespace)
+            .create(&claim_template(version, name, &spec))
+    }
+}
+
+/// The extended resources that drivers serve by their classes, so that no device plugin counts them.
+///
+/// # Errors
+/// Those of the server and of the door: classes must be listable in the whole cluster.
+pub fn extended_resources(version: DraVersion) -> Result<Vec<String>> {
+    const NAME: &str = "/spec/extendedResourceName";
+    let classes = Query::new(&version.api_version(), "deviceclasses");
+    let classes = classes.keep(&[NAME]).list()?;
+    Ok(classes
+        .iter()
+        .map(|class| class.text(NAME).to_owned())
+        .collect())
 }
 
 /// Reads slices, nodes, claims and classes. Classes whose name ends in `ours`, the run id, are left out.
