@@ -49,8 +49,10 @@ fn describe(case: &Case, found: &Devices) -> (Conclusion, Option<Choice>) {
         found.stale,
     );
     case.observe("devices that a pod could get now", free);
-    let kubelets: Vec<&str> = found.kubelets.iter().map(String::as_str).collect();
-    case.observe("kubelets of usable nodes", kubelets.join(", "));
+    case.observe(
+        "kubelets of usable nodes",
+        found.kubelets.as_slice().join(", "),
+    );
     if found.kubelets.contains("v1.34.0") {
         log::warn(
             "kubelet 1.34.0 loses idle connections to drivers after 30 minutes; pods with claims may hang in ContainerCreating (kubernetes/kubernetes issue 133920)",

@@ -17,8 +17,8 @@
 
 use crate::error::{Error, Result};
 use crate::host;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use crate::kube::Object;
+use serde_json::Value;
 use std::time::Duration;
 
 /// Takes all the named leases of `probe.toml` at once, or none. Waiting does not count against the budget `wall`, up to an
@@ -31,7 +31,7 @@ pub fn acquire(names: &[&str], timeout: Duration) -> Result<Lease> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     let handle = host::acquire(&names, timeout)?;
-    let granted: Granted = serde_json::from_str(&handle.granted())?;
+    let granted = Granted::read(&Object::parse(&handle.granted())?)?;
     Ok(Lease {
         handle: Some(handle),
         granted,
@@ -59,28 +59,50 @@ pub struct Lease {
     granted: Granted,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 struct Granted {
     number: u32,
-    #[serde(default)]
     nodes: Vec<LeasedNode>,
-    #[serde(default)]
     locks: Vec<String>,
 }
 
+// Read by hand: what serde derives for these two types is forty kilobytes of a component, with all that can be said of a wrong
+// type and the floats in it.
+impl Granted {
+    fn read(document: &Object) -> Result<Self> {
+        let number = document.at("/number").as_u64();
+        let Some(number) = number.and_then(|number| u32::try_from(number).ok()) else {
+            return Err(Error::Unexpected("a lease without its number".into()));
+        };
+        Ok(Granted {
+            number,
+            nodes: document
+                .items("/nodes")
+                .iter()
+                .map(LeasedNode::read)
+                .collect(),
+            locks: words(document.at("/locks")),
+        })
+    }
+}
+
+fn words(list: &Value) -> Vec<String> {
+    let words = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    words.map(str::to_owned).collect()
+}
+
 /// A node of a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeasedNode {
     name: String,
-    #[serde(default)]
     cpu: String,
-    #[serde(default)]
     memory: String,
-    #[serde(default)]
     pods: u64,
-    #[serde(default)]
-    units: BTreeMap<String, u64>,
-    #[serde(default)]
+    units: Vec<(String, u64)>,
     taints: Vec<String>,
 }
 
@@ -128,6 +150,21 @@ impl Drop for Lease {
 }
 
 impl LeasedNode {
+    fn read(node: &Value) -> Self {
+        let text = |key: &str| node[key].as_str().unwrap_or_default().to_owned();
+        let units = node["units"].as_object().into_iter().flatten();
+        LeasedNode {
+            name: text("name"),
+            cpu: text("cpu"),
+            memory: text("memory"),
+            pods: node["pods"].as_u64().unwrap_or_default(),
+            units: units
+                .filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)))
+                .collect(),
+            taints: words(&node["taints"]),
+        }
+    }
+
     /// Name of the node, a pseudonym like everywhere; the door puts the real one into requests.
     pub fn name(&self) -> &str {
         &self.name
@@ -149,7 +186,7 @@ impl LeasedNode {
     }
 
     /// Units of the lease on this node, by extended resource or driver.
-    pub fn units(&self) -> &BTreeMap<String, u64> {
+    pub fn units(&self) -> &[(String, u64)] {
         &self.units
     }
 

@@ -7,7 +7,7 @@
 use super::{Node, nodes};
 use crate::build::{ClaimSpec, DraVersion, claim_template};
 use crate::{Object, Query, Result, Target, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Most slices that are read. A cluster with more has devices enough among them, but a pool can no longer be called complete.
 pub const MOST_SLICES: usize = 2000;
@@ -75,6 +75,38 @@ enum Condition {
     Other,
 }
 
+/// Words, each once and in their order. A set of the standard library is another kind of map, ten kilobytes of a component.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words(Vec<String>);
+
+impl Words {
+    fn find(&self, word: &str) -> std::result::Result<usize, usize> {
+        self.0.binary_search_by(|have| have.as_str().cmp(word))
+    }
+
+    fn insert(&mut self, word: String) {
+        if let Err(at) = self.find(&word) {
+            self.0.insert(at, word);
+        }
+    }
+
+    fn remove(&mut self, word: &str) {
+        if let Ok(at) = self.find(word) {
+            self.0.remove(at);
+        }
+    }
+
+    /// Whether this word is one of them.
+    pub fn contains(&self, word: &str) -> bool {
+        self.find(word).is_ok()
+    }
+
+    /// All of them.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub struct Devices {
@@ -83,10 +115,10 @@ pub struct Devices {
     /// Devices of slices of older generations, and of incomplete pools.
     pub stale: usize,
     /// Devices of allocated claims, as [`Key`] shows them.
-    taken: BTreeSet<String>,
+    taken: Words,
     /// Versions of the kubelets of usable nodes.
-    pub kubelets: BTreeSet<String>,
-    taints: BTreeSet<String>,
+    pub kubelets: Words,
+    taints: Words,
     classes: Vec<Class>,
     truncated: bool,
 }
@@ -164,7 +196,9 @@ pub fn read(version: DraVersion, ours: &str) -> Result<Devices> {
 
     let nodes = nodes()?;
     for node in &nodes {
-        found.taints.extend(node.taints.iter().cloned());
+        for taint in &node.taints {
+            found.taints.insert(taint.clone());
+        }
         found.kubelets.insert(node.kubelet.clone());
     }
     found.pools(version, &slices, &nodes);
@@ -191,15 +225,15 @@ pub fn read(version: DraVersion, ours: &str) -> Result<Devices> {
 ///
 /// # Errors
 /// Those of the server and of the door.
-pub fn taken(version: DraVersion) -> Result<BTreeSet<String>> {
+pub fn taken(version: DraVersion) -> Result<Words> {
     let claims = Query::new(&version.api_version(), "resourceclaims")
         .keep(&["/status/allocation/devices/results"])
         .list()?;
-    Ok(claims
-        .iter()
-        .flat_map(allocated)
-        .map(|key| key.to_string())
-        .collect())
+    let mut taken = Words::default();
+    for key in claims.iter().flat_map(allocated) {
+        taken.insert(key.to_string());
+    }
+    Ok(taken)
 }
 
 /// The devices of a claim; none when it is not allocated.
@@ -412,7 +446,7 @@ impl Devices {
                 .into_iter()
                 .map(|device| device.key.clone())
                 .collect(),
-            tolerate: self.taints.iter().cloned().collect(),
+            tolerate: self.taints.as_slice().to_vec(),
         })
     }
 
@@ -488,24 +522,20 @@ impl Condition {
 
 /// The attributes that CEL can compare simply, by qualified name. Versions and lists are left out.
 fn attributes(driver: &str, body: &Value) -> BTreeMap<String, Value> {
-    let Some(attributes) = body["attributes"].as_object() else {
-        return BTreeMap::new();
-    };
-    attributes
-        .iter()
-        .filter_map(|(name, typed)| {
-            let name = if name.contains('/') {
-                name.clone()
-            } else {
-                format!("{driver}/{name}")
-            };
-            let value = ["string", "int", "bool"]
-                .iter()
-                .map(|kind| &typed[*kind])
-                .find(|value| !value.is_null())?;
-            Some((name, value.clone()))
-        })
-        .collect()
+    // Inserted one by one: to collect into a map sorts first, and the library's sort costs a component six kilobytes.
+    let mut simple = BTreeMap::new();
+    for (name, typed) in body["attributes"].as_object().into_iter().flatten() {
+        let name = if name.contains('/') {
+            name.clone()
+        } else {
+            format!("{driver}/{name}")
+        };
+        let mut kinds = ["string", "int", "bool"].iter().map(|kind| &typed[*kind]);
+        if let Some(value) = kinds.find(|value| !value.is_null()) {
+            simple.insert(name, value.clone());
+        }
+    }
+    simple
 }
 
 /// `"name" in device.attributes["domain"] && device.attributes["domain"].name == value`. The first half keeps devices without the

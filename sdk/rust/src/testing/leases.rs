@@ -284,7 +284,7 @@ for = "9s"
                 ("n0", 3500, 109)
             );
             assert_eq!(node.memory_bytes(), 8 << 30);
-            assert_eq!(node.units()["vendor.example/gpu"], 2);
+            assert_eq!(node.units(), [("vendor.example/gpu".to_owned(), 2)]);
             assert_eq!(node.taints(), ["vendor.example/gpu"]);
             let second = leases::acquire(&["order"], Duration::ZERO);
             assert!(matches!(second, Err(Error::Refused(_))), "{second:?}");
