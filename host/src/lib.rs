@@ -22,6 +22,8 @@
 //!    bend; [`catalog`] knows what each requirement demands at least.
 //! 7. **Replay.** [`replay`] does 4 and 6 again from the folder, without a cluster, and compares.
 //!
+//! A product folder for the programme is checked by [`lint`], which reads official forms through [`form`]; neither needs a run.
+//!
 //! [`model`] has the nouns of all this, [`event`] what the outside hears meanwhile, [`names`] every name that is left on a
 //! cluster, [`package`] turns a core module and a manifest into a component.
 //!
@@ -37,12 +39,14 @@ pub mod component;
 pub mod contract;
 pub mod engine;
 pub mod event;
+pub mod form;
 pub mod gate;
 pub mod grant;
 pub mod guard;
 pub mod journal;
 pub mod judge;
 pub mod lease;
+pub mod lint;
 pub mod manifest;
 pub mod model;
 pub mod names;
