@@ -308,6 +308,8 @@ fn version_of(
         let line = field.map_or(1, |field| field.key.line);
         findings.add("version-mismatch", PRODUCT, line, names.join(", "));
     }
+    // The validator would take the form of the folder's version, which is not at hand.
+    findings.unknown |= form.is_some() && folder.is_some() && form != folder;
     // A form is what the caller wants to compare with; without one the folder's name counts, as it does for the validator.
     let version = form.or(folder).or(claimed);
     if version.is_none() {

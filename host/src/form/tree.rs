@@ -252,9 +252,14 @@ impl<'a> Reader<'a> {
                 return Ok(Kind::Map(pairs));
             }
             let key = self.node(event, &span, depth + 1)?;
-            let Kind::Scalar { text, .. } = key.kind else {
+            let Kind::Scalar { text, plain } = key.kind else {
                 return Err(self.error(key.line, "a key is no word", "a word and a colon"));
             };
+            if plain && text == "<<" {
+                return Err(self
+                    .error(key.line, "a merge key stands here", "keys written out")
+                    .unsupported("write the keys themselves"));
+            }
             if let Some(first) = seen.insert(text.clone(), key.line) {
                 return Err(self
                     .error(

@@ -4,7 +4,8 @@
 //! No entity is ever expanded beyond the five of XML, and a document that declares some is refused.
 
 use quick_xml::events::{BytesStart, Event};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Deepest nesting of XML elements.
 const XML_DEPTH_MAX: usize = 64;
@@ -182,7 +183,7 @@ fn has_duration(rest: &str) -> bool {
 
 fn go_text(text: &str) -> Result<Results, Unreadable> {
     let mut results = Results::default();
-    let mut begun = std::collections::BTreeSet::new();
+    let mut begun = BTreeSet::new();
     let (mut closed, mut last) = (false, 0);
     for (number, line) in numbered(text) {
         last = number;
@@ -224,41 +225,59 @@ fn go_text(text: &str) -> Result<Results, Unreadable> {
     Ok(results)
 }
 
-#[derive(serde::Deserialize)]
-struct GoEvent {
-    #[serde(default, rename = "Action")]
-    action: String,
-    #[serde(default, rename = "Package")]
-    package: String,
-    #[serde(default, rename = "Test")]
-    test: String,
-    #[serde(default, rename = "Time")]
-    time: Option<String>,
-    #[serde(default, rename = "Elapsed")]
-    elapsed: Option<f64>,
+/// One line of `go test -json`.
+struct GoEvent(serde_json::Map<String, Value>);
+
+impl GoEvent {
+    fn read(line: &str) -> Result<GoEvent, String> {
+        match serde_json::from_str(line) {
+            Ok(Value::Object(members)) => Ok(GoEvent(members)),
+            Ok(Value::Null) => Ok(GoEvent(serde_json::Map::new())),
+            Ok(_) => Err("it is no object".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Go reads the names of members in upper and lower case alike.
+    fn member(&self, name: &str) -> Option<&Value> {
+        let mut members = self.0.iter();
+        members
+            .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null())
+            .map(|(_, value)| value)
+    }
+
+    fn text(&self, name: &str) -> Result<&str, String> {
+        match self.member(name) {
+            None => Ok(""),
+            Some(value) => value.as_str().ok_or_else(|| format!("`{name}` is no text")),
+        }
+    }
 }
 
 fn go_json(text: &str) -> Result<Results, Unreadable> {
     let mut results = Results::default();
-    let mut begun = std::collections::BTreeSet::new();
+    let mut begun = BTreeSet::new();
     let mut packages = Vec::new();
     for (number, line) in numbered(text) {
         let line = line.trim();
         if line.is_empty() {
             continue;
         }
-        let event: GoEvent = serde_json::from_str(line).map_err(|error| {
-            unreadable(
-                number,
-                format!("the line is no event of `go test -json`: {error}"),
-            )
-        })?;
-        if let Some(time) = &event.time {
+        let no_event = |cause: String| {
+            let what = format!("the line is no event of `go test -json`: {cause}");
+            unreadable(number, what)
+        };
+        let event = GoEvent::read(line).map_err(no_event)?;
+        let action = event.text("Action").map_err(no_event)?;
+        let package = event.text("Package").map_err(no_event)?;
+        let test = event.text("Test").map_err(no_event)?;
+        let time = event.member("Time").and_then(Value::as_str);
+        if let Some(time) = time {
             results.saw_time(time);
         }
-        let outcome = match event.action.as_str() {
+        let outcome = match action {
             "run" => {
-                begun.insert(event.test);
+                begun.insert(test.to_owned());
                 continue;
             }
             "pass" => Outcome::Pass,
@@ -266,24 +285,20 @@ fn go_json(text: &str) -> Result<Results, Unreadable> {
             "skip" => Outcome::Skip,
             _ => continue,
         };
-        if event.test.is_empty() {
+        if test.is_empty() {
             if outcome == Outcome::Fail {
-                packages.push(event.package);
+                packages.push(package.to_owned());
             }
             continue;
         }
-        results.record(&event.test, outcome);
-        let name = &event.test;
-        if !begun.contains(name) {
-            results.doubt(
-                number,
-                format!("`{name}` ends here and was never run: no event `run` before"),
-            );
-        } else if event.time.is_none() || event.elapsed.is_none() {
-            results.doubt(
-                number,
-                format!("the end of `{name}` has no `Time` or no `Elapsed`"),
-            );
+        results.record(test, outcome);
+        let timed = time.is_some() && event.member("Elapsed").is_some_and(Value::is_number);
+        if !begun.contains(test) {
+            let what = format!("`{test}` ends here and was never run: no event `run` before");
+            results.doubt(number, what);
+        } else if !timed {
+            let what = format!("the end of `{test}` has no `Time` or no `Elapsed`");
+            results.doubt(number, what);
         }
     }
     if results.failures.is_empty() {
@@ -341,6 +356,9 @@ fn junit(text: &str) -> Result<Results, Unreadable> {
                 if is_case && let Some(case) = case.take() {
                     results.record(&case.name, case.outcome());
                 }
+                if open.is_empty() {
+                    break;
+                }
             }
             Event::End(_) => {
                 open.pop();
@@ -348,8 +366,22 @@ fn junit(text: &str) -> Result<Results, Unreadable> {
                 if ends && let Some(case) = case.take() {
                     results.record(&case.name, case.outcome());
                 }
+                // What follows the root is not read, as in the validator.
+                if open.is_empty() {
+                    break;
+                }
             }
-            Event::DocType(declared) if declared.iter().any(|byte| *byte == b'[') => {
+            Event::Decl(declared) => {
+                let utf8 = match declared.encoding() {
+                    Some(Ok(name)) => name.eq_ignore_ascii_case(b"utf-8"),
+                    Some(Err(_)) => false,
+                    None => true,
+                };
+                if !utf8 {
+                    return Err(unreadable(line, "the document is not declared as UTF-8"));
+                }
+            }
+            Event::DocType(declared) if declared.contains(&b'[') => {
                 return Err(Unreadable {
                     unsupported: true,
                     ..unreadable(line, "the document declares entities")
@@ -365,7 +397,6 @@ fn junit(text: &str) -> Result<Results, Unreadable> {
                     ));
                 }
             }
-            Event::Eof if open.is_empty() => break,
             Event::Eof => return Err(unreadable(line, "the document ends too early")),
             _ => {}
         }

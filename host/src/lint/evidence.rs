@@ -307,6 +307,11 @@ impl Files<'_> {
             );
             return None;
         }
+        if kind == Kind::Junit && std::str::from_utf8(&bytes).is_err() {
+            let message = "a byte is no UTF-8";
+            self.findings.add("artifact-unreadable", name, 0, message);
+            return None;
+        }
         let text = String::from_utf8_lossy(&bytes);
         let results = match artifact::read(kind, &text) {
             Ok(results) => results,
