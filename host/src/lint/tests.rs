@@ -519,3 +519,71 @@ fn a_folder_that_is_none_is_an_error_of_its_own() {
         Err(LintError::NoFolder { .. })
     ));
 }
+
+#[test]
+fn no_mutilated_file_brings_a_reader_down() {
+    use super::artifact::{Kind, read};
+    // A small generator with a fixed seed: the same mutilations every time.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below.max(1) as u64).unwrap()
+    };
+    let pieces = [
+        "<",
+        ">",
+        "</testcase>",
+        "&",
+        "&lt;",
+        "\"",
+        "'",
+        "{",
+        "}",
+        "[",
+        "]",
+        ": ",
+        "- ",
+        "\t",
+        "\n",
+        "\u{feff}",
+        "\u{202e}",
+        "--- FAIL: ",
+        "=== RUN ",
+        "<!DOCTYPE a [",
+        "]]>",
+        "<![CDATA[",
+        "null",
+        "&a ",
+        "*a",
+        "!!x ",
+        "|",
+        ">-",
+        "\0",
+        "%YAML 9\n",
+        "---\n",
+        "漢",
+    ];
+    for whole in [product(), LOG.to_owned(), JUNIT.to_owned(), JSON.to_owned()] {
+        for _ in 0..400 {
+            let mut text: Vec<char> = whole.chars().collect();
+            for _ in 0..=next(3) {
+                let at = next(text.len());
+                let until = (at + next(12)).min(text.len());
+                let piece = pieces[next(pieces.len())].chars();
+                text.splice(at..until, piece);
+            }
+            let text: String = text.into_iter().collect();
+            for kind in [Kind::Text, Kind::Json, Kind::Junit] {
+                let _ = read(kind, &text);
+            }
+            let _ = Kind::guess(&text);
+            let _ = read_form("f", &text);
+            if let Ok(list) = form::read_product("p", &text) {
+                let mut findings = Findings::default();
+                product::check(&list, &expected("1.37", None).unwrap(), &mut findings);
+            }
+        }
+    }
+}
