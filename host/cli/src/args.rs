@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Clean(CleanArgs),
     /// Compute the verdicts of a finished run again from its recordings, without a cluster
     Replay(ReplayArgs),
+    /// Say offline what the programme's validator would make of a product folder, and what it does not look at
+    #[command(after_long_help = LINT_EXAMPLES)]
+    Lint(LintArgs),
     /// Print the completion script of a shell
     #[command(
         after_long_help = "Example:\n  karat completions bash > /etc/bash_completion.d/karat"
@@ -111,6 +114,12 @@ const CLEAN_EXAMPLES: &str = "Examples:\n  \
     karat clean karat-runs/20260101T120000Z     by the journal of that run\n  \
     karat clean --dry-run                       by seals on the cluster: list what would go\n\n\
     Objects go by uid, and only if the journal or a seal proves that a run of Karat made them.";
+
+const LINT_EXAMPLES: &str = "Examples:\n  \
+    karat lint v1.37/my-product\n  \
+    karat lint v1.37/my-product --form AIConformance-1.37.yaml     also compares the official texts\n  \
+    karat lint --explain evidence-empty\n\n\
+    Ends with 0 without errors and 1 with some. No network is used; the output names what stays unchecked.";
 
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
@@ -321,6 +330,23 @@ pub(crate) struct ReplayArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `karat lint`.
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// Product folder, the one with PRODUCT.yaml
+    #[arg(value_name = "FOLDER", required_unless_present = "explain")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Official form of the version, AIConformance-<version>.yaml: descriptions and levels are compared with it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) form: Option<PathBuf>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Explain a rule and check nothing
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["folder", "form", "json"])]
+    pub(crate) explain: Option<String>,
+}
+
 /// Arguments of `karat completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -431,6 +457,8 @@ mod tests {
             &["karat", "run", "--parallel", "0"],
             &["karat", "plan", "--offline", "--context", "x"],
             &["karat", "-q", "-v", "list"],
+            &["karat", "lint"],
+            &["karat", "lint", "folder", "--explain", "logo-type"],
             &["karat"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// All selected probes passed, or the command did what it was asked.
     Passed,
-    /// At least one verdict is `fail`; for `replay`: a recording does not hold.
+    /// At least one verdict is `fail`; for `replay`: a recording does not hold; for `lint`: there is an error.
     Failed,
     /// Nothing failed, but at least one probe ended without a verdict of `pass` or `not-applicable`.
     Unclear,

@@ -1,8 +1,9 @@
 //! The reference of the command line, made from the arguments themselves and compared with `docs/reference/cli.md`.
-//! `KARAT_UPDATE=1 cargo test -p karat reference` writes it anew.
+//! `KARAT_UPDATE=1 cargo test -p karat reference` writes it anew, and `docs/reference/lint.md` from the table of rules.
 
 use crate::args;
 use crate::env;
+use karat_engine::lint::rules::RULES;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -41,16 +42,58 @@ fn section(out: &mut String, command: &clap::Command, path: &str) {
     }
 }
 
+fn rules() -> String {
+    let mut out = String::from(
+        "# Rules of `karat lint`\n\n\
+         Made from the program itself; `KARAT_UPDATE=1 cargo test -p karat reference` writes it anew.\n\
+         `karat lint --explain RULE` shows one of them.\n\n\
+         The verdict is that of the newest known validator of the programme (cncf/k8s-ai-conformance#141, with the fix for #145 and the\n\
+         logo check of #133), as far as it goes without a network: links are counted and not followed, the names of CNCF members are not\n\
+         looked up. The output says so each time. Where earlier validators refuse what this one accepts, there is a warning.\n",
+    );
+    for rule in RULES {
+        let _ = write!(
+            out,
+            "\n## `{}`\n{}: {}.\n\n- Why: {}\n- {}\n- What to do: {}.\n",
+            rule.id,
+            rule.severity.word(),
+            escaped(rule.what),
+            escaped(rule.why),
+            rule.programme.sentence(),
+            escaped(rule.todo)
+        );
+    }
+    out
+}
+
+/// `<` opens HTML in Markdown, except between backquotes.
+fn escaped(text: &str) -> String {
+    let pieces = text.split('`').enumerate();
+    let pieces: Vec<String> = pieces
+        .map(|(at, piece)| {
+            if at % 2 == 0 {
+                piece.replace('<', "\\<")
+            } else {
+                piece.to_owned()
+            }
+        })
+        .collect();
+    pieces.join("`")
+}
+
 #[test]
 fn the_reference_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
-    let made = reference();
-    if std::env::var_os("KARAT_UPDATE").is_some() {
-        std::fs::write(&path, &made).unwrap();
+    for (page, made) in [("cli.md", reference()), ("lint.md", rules())] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../docs/reference")
+            .join(page);
+        if std::env::var_os("KARAT_UPDATE").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            made == there,
+            "docs/reference/{page} differs from the program; write it anew with `KARAT_UPDATE=1 cargo test -p karat reference`"
+        );
     }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        made == there,
-        "docs/reference/cli.md differs from the program; write it anew with `KARAT_UPDATE=1 cargo test -p karat reference`"
-    );
 }

@@ -4,6 +4,7 @@ mod clean;
 mod completions;
 mod explain;
 mod inspect;
+mod lint;
 mod list;
 mod plan;
 mod probe;
@@ -72,6 +73,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Clean(args) => clean::execute(context, &args),
         Command::Run(args) => run::execute(context, &args),
         Command::Replay(args) => replay::execute(context, &args),
+        Command::Lint(args) => lint::execute(context, &args),
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),
         Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {

@@ -1,9 +1,10 @@
 //! Everything a person sees. [`printer`] alone owns stdout and stderr; [`text`] makes foreign text harmless; [`display`],
 //! [`verdicts`] and [`plan`] turn events, records and plans into lines without printing them; [`progress`] shows a run while
-//! it goes on; [`diagnostics`] words errors.
+//! it goes on; [`lint`] lists findings; [`diagnostics`] words errors.
 
 pub(crate) mod diagnostics;
 pub(crate) mod display;
+pub(crate) mod lint;
 pub(crate) mod plan;
 pub(crate) mod printer;
 pub(crate) mod progress;
