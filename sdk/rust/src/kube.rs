@@ -361,20 +361,26 @@ impl Watch {
     /// # Errors
     /// Those of the server and of the door.
     pub fn poll(&mut self) -> Result<Option<Event>> {
-        let event = self.handle.next()?;
-        match &event {
-            Some((EventKind::Synced, _)) => self.synced = true,
-            Some((EventKind::Gap, _)) => self.synced = false,
-            _ => {}
-        }
-        Ok(match event {
-            None => None,
-            Some((EventKind::Added, text)) => Some(Event::Added(Object::parse(&text)?)),
-            Some((EventKind::Modified, text)) => Some(Event::Modified(Object::parse(&text)?)),
-            Some((EventKind::Deleted, text)) => Some(Event::Deleted(Object::parse(&text)?)),
-            Some((EventKind::Synced, _)) => Some(Event::Synced),
-            Some((EventKind::Gap, reason)) => Some(Event::Gap(reason)),
-        })
+        let Some((kind, text)) = self.handle.next()? else {
+            return Ok(None);
+        };
+        // Read in one place: the code of an object is large.
+        let object = match kind {
+            EventKind::Synced => {
+                self.synced = true;
+                return Ok(Some(Event::Synced));
+            }
+            EventKind::Gap => {
+                self.synced = false;
+                return Ok(Some(Event::Gap(text)));
+            }
+            _ => Object::parse(&text)?,
+        };
+        Ok(Some(match kind {
+            EventKind::Deleted => Event::Deleted(object),
+            EventKind::Modified => Event::Modified(object),
+            _ => Event::Added(object),
+        }))
     }
 
     /// Ready while [`Watch::poll`] has something to give; for [`crate::wait::any`] over several watches.

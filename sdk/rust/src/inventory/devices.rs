@@ -616,6 +616,18 @@ mod tests {
     use crate::json;
 
     #[test]
+    fn words_are_kept_once_and_in_their_order() {
+        let mut words = Words::default();
+        for word in ["b", "a", "c", "a"] {
+            words.insert(word.to_owned());
+        }
+        assert_eq!(words.as_slice(), ["a", "b", "c"]);
+        words.remove("b");
+        words.remove("x");
+        assert!(words.contains("c") && !words.contains("b"));
+    }
+
+    #[test]
     fn classes_are_read_as_far_as_they_are_simple() {
         assert!(
             matches!(Condition::parse(" device.driver == 'gpu.nvidia.com' "), Condition::Driver(name) if name == "gpu.nvidia.com")

@@ -321,4 +321,23 @@ for = "9s"
         let run = testing::run::<Takes>(MANIFEST, held);
         assert_eq!(run.result, Err(Error::Busy("held by another probe".into())));
     }
+
+    struct Either;
+    impl Probe for Either {
+        fn check() -> Result<()> {
+            let lease = leases::acquire_either(&["gang"], &["order"], Duration::ZERO)?;
+            assert_eq!(lease.has("n0"), lease.locks().is_empty());
+            assert!(!lease.has("n7"));
+            lease.release()
+        }
+    }
+
+    #[test]
+    fn the_second_choice_is_taken_where_the_first_can_never_be_had() {
+        for (units, taken) in [(2, "gang"), (1, "order")] {
+            let run = testing::run::<Either>(MANIFEST, cluster(&[2, units]));
+            assert_eq!(run.result, Ok(()));
+            assert_eq!(run.leases, [(vec![taken.to_owned()], true)]);
+        }
+    }
 }

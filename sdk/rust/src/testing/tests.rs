@@ -238,3 +238,60 @@ fn a_list_that_lost_its_place_is_begun_again() {
     });
     assert_eq!(run.result, Ok(()));
 }
+
+#[test]
+fn what_is_in_the_way_is_discarded_and_trouble_only_logged() {
+    let mut cluster = FakeCluster::new("v1.37.0");
+    let trouble = Fault::Answer(500, "InternalError", "etcdserver: request timed out");
+    cluster.fail_once("delete", "configmaps", trouble);
+    let run = probing!(cluster, |maps| {
+        let name = crate::run::name("m");
+        maps.create(&map("m"))?;
+        maps.discard(&name, None)?;
+        assert!(maps.query().get_opt(&name)?.is_some());
+        maps.discard(&name, Some(0))?;
+        assert!(maps.query().get_opt(&name)?.is_none());
+        maps.discard(&name, None)
+    });
+    assert_eq!(run.result, Ok(()));
+    assert_eq!(run.log.len(), 1, "{:?}", run.log);
+}
+
+#[test]
+fn a_case_that_was_not_tried_says_why() {
+    let run = probing!(FakeCluster::new("v1.37.0"), |_| {
+        Conclusion::unknown(Reason::NoAccelerator, "nothing here").leaves_untried(&[A])
+    });
+    run.assert_unknown_with("a", Reason::NoAccelerator, "not tried: nothing here");
+    run.assert_no_fail();
+}
+
+#[test]
+#[should_panic(expected = "a: fail: nothing was stored")]
+fn a_failed_assertion_tells_what_the_cases_said() {
+    let run = probing!(FakeCluster::new("v1.37.0"), |_| A
+        .open("")?
+        .fail("nothing was stored"));
+    run.assert_failed("a", "nothing");
+    run.assert_passed(&["a"]);
+}
+
+#[test]
+#[should_panic(expected = "became a fail")]
+fn a_probe_that_takes_trouble_for_a_fail_is_found() {
+    struct Hasty;
+    impl Probe for Hasty {
+        fn check() -> Result<()> {
+            let namespace = crate::run::namespace("main")?;
+            let maps = Query::new("v1", "configmaps").in_namespace(&namespace);
+            A.check("", |_| {
+                Ok(match maps.list() {
+                    Ok(_) => Conclusion::Pass,
+                    Err(error) => Conclusion::fail(error.to_string()),
+                })
+            })?;
+            Ok(())
+        }
+    }
+    assert_faults_are_no_fail::<Hasty>(MANIFEST, || FakeCluster::new("v1.37.0"));
+}
