@@ -352,5 +352,5 @@ fn a_gap_begins_the_window_again() {
 
 #[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
-    testing::assert_faults_are_no_fail::<GangScheduling>(manifest::TEXT, || healthy());
+    testing::assert_faults_are_no_fail::<GangScheduling>(manifest::TEXT, healthy);
 }
