@@ -2,7 +2,7 @@
 //! does not look at. The rules are a table, [`rules`].
 //!
 //! - `product.rs` checks metadata, statuses and the entries against the checklist of the version.
-//! - `evidence.rs` checks paths and files; `artifact.rs` reads test output.
+//! - `evidence.rs` checks files, found by `place.rs`; `artifact.rs` reads test output, `origin.rs` when and where it was made.
 //!
 //! The folder is hostile: everything read has a limit, links are not followed, nothing outside the folder is opened. Texts
 //! in findings may quote it and must be made harmless for their sink. What needs a network is never guessed; the report
@@ -13,6 +13,8 @@
 
 mod artifact;
 mod evidence;
+mod origin;
+mod place;
 mod product;
 pub mod rules;
 

@@ -1,14 +1,16 @@
-//! Paths and files of evidence. Paths are resolved as text, as the validator does it; then each part is looked at without
-//! following links, and only plain files inside the product folder are opened.
+//! Files of evidence. `place.rs` says where a path leads, `origin.rs` what a file says of its making; only plain files inside the
+//! product folder are opened here.
 
 use super::artifact::{self, Kind, Outcome, Results, Unreadable};
+use super::origin::{RELEASED, cluster_of, server_version};
+use super::place::{Place, State, resolve, state};
 use super::product::{find, is_left_empty, last_entries};
 use super::{Expected, Findings, PRODUCT, quoted};
 use crate::catalog::Level;
-use crate::form::{Checklist, Entry, Text, minor_version};
+use crate::form::{Checklist, Entry, Text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Largest artefact that is read, in bytes.
 const ARTIFACT_MAX: u64 = 16 << 20;
@@ -31,15 +33,6 @@ const OFFICIAL_TESTS: &[(&str, &str)] = &[
 
 /// The first minor version of Kubernetes 1 for which artefacts are recommended.
 const HYBRID_FROM: u32 = 37;
-
-/// Month in which each minor version of Kubernetes was released.
-const RELEASED: &[(&str, &str)] = &[
-    ("1.33", "2025-04"),
-    ("1.34", "2025-08"),
-    ("1.35", "2025-12"),
-    ("1.36", "2026-04"),
-    ("1.37", "2026-08"),
-];
 
 /// Checks the evidence of every entry.
 pub(super) fn check(
@@ -77,14 +70,6 @@ struct Files<'a> {
     /// Where each cluster was named first.
     clusters: BTreeMap<String, (String, u32)>,
     findings: &'a mut Findings,
-}
-
-/// Evidence below the folder.
-struct Place {
-    path: PathBuf,
-    /// Relative to the folder, for findings.
-    name: String,
-    fragment: Option<String>,
 }
 
 fn is_link(text: &str) -> bool {
@@ -162,7 +147,7 @@ impl Files<'_> {
             .path
             .file_name()
             .and_then(|name| Kind::of(&name.to_string_lossy()));
-        match self.state(&place.path) {
+        match state(self.root, &place.path) {
             State::Absent => {
                 let message = format!("`{shown}` is not there");
                 self.findings
@@ -210,43 +195,6 @@ impl Files<'_> {
             None => self.glance(&place),
         }
         kind.is_some()
-    }
-
-    /// What a path leads to, part by part, without following links.
-    fn state(&self, path: &Path) -> State {
-        let Ok(below) = path.strip_prefix(self.root) else {
-            return State::Absent;
-        };
-        let mut at = self.root.to_owned();
-        for part in below.components() {
-            at.push(part);
-            match std::fs::symlink_metadata(&at) {
-                Ok(metadata) if metadata.is_symlink() => {
-                    // The validator follows links, so a dead one is a missing file to it.
-                    return if path.exists() {
-                        State::Linked
-                    } else {
-                        State::Absent
-                    };
-                }
-                Ok(_) => {}
-                Err(_) => return State::Absent,
-            }
-        }
-        match std::fs::symlink_metadata(&at) {
-            Ok(metadata) if metadata.is_dir() => {
-                let mut inside = std::fs::read_dir(&at).into_iter().flatten();
-                if inside.next().is_some() {
-                    State::Folder
-                } else {
-                    State::Hollow
-                }
-            }
-            Ok(metadata) if !metadata.is_file() => State::Odd,
-            Ok(metadata) if metadata.len() == 0 => State::Hollow,
-            Ok(_) => State::File,
-            Err(_) => State::Absent,
-        }
     }
 
     fn artifact(
@@ -416,7 +364,7 @@ impl Files<'_> {
     /// Looks whether a file of another name holds test results.
     fn glance(&mut self, place: &Place) {
         if !self.looked_at.insert(place.path.clone())
-            || !matches!(self.state(&place.path), State::File)
+            || !matches!(state(self.root, &place.path), State::File)
         {
             return;
         }
@@ -442,123 +390,9 @@ impl Files<'_> {
     }
 }
 
-enum State {
-    File,
-    Folder,
-    /// Empty.
-    Hollow,
-    Linked,
-    /// A pipe, a socket or a device.
-    Odd,
-    Absent,
-}
-
 fn official_test(id: &str) -> Option<&'static str> {
     OFFICIAL_TESTS
         .iter()
         .find(|(known, _)| *known == id)
         .map(|(_, test)| *test)
-}
-
-/// Takes a path apart as the validator does: `file://` and the fragment go, then the folder's own `vX.Y/name/` in front.
-fn resolve(root: &Path, link: &str) -> Result<Place, &'static str> {
-    let raw = link.trim();
-    let raw = raw.strip_prefix("file://").unwrap_or(raw);
-    let (raw, fragment) = match raw.split_once('#') {
-        Some((raw, fragment)) => (raw, Some(fragment.to_owned())),
-        None => (raw, None),
-    };
-    let raw = raw.trim();
-    let raw = raw.strip_prefix('/').unwrap_or(raw);
-    if raw.is_empty() {
-        return Err("names no file");
-    }
-    if raw.contains('\0') {
-        return Err("has a character that no path can have");
-    }
-    let name = |path: Option<&Path>| {
-        path.and_then(Path::file_name)
-            .map(|name| name.to_string_lossy().into_owned())
-    };
-    let own = match (name(root.parent()), name(Some(root))) {
-        (Some(above), Some(name)) => Some(format!("{above}/{name}/")),
-        _ => None,
-    };
-    let raw = match own.as_deref().and_then(|own| raw.strip_prefix(own)) {
-        Some(rest) => rest,
-        None if is_of_product(raw) => return Err("lies in the folder of another product"),
-        None => raw,
-    };
-    let mut path = root.to_owned();
-    for part in Path::new(raw).components() {
-        match part {
-            Component::Normal(part) => path.push(part),
-            Component::ParentDir => {
-                path.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    match path.strip_prefix(root) {
-        Ok(below) if below.as_os_str().is_empty() => Err("is the folder itself"),
-        Ok(below) => Ok(Place {
-            name: below.to_string_lossy().into_owned(),
-            fragment,
-            path,
-        }),
-        Err(_) => Err("leaves the product folder"),
-    }
-}
-
-/// Whether a path begins like `v1.37/product/`.
-fn is_of_product(raw: &str) -> bool {
-    let mut parts = raw.split('/');
-    let version = parts.next().and_then(|part| part.strip_prefix('v'));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let versioned = version
-        .and_then(|version| version.split_once('.'))
-        .is_some_and(|(major, minor)| digits(major) && digits(minor));
-    versioned && parts.next().is_some_and(|name| !name.is_empty()) && parts.next().is_some()
-}
-
-/// The minor version in a line in small letters such as `server version: v1.36.1`.
-fn server_version(line: &str) -> Option<String> {
-    let rest = [
-        "server version",
-        "kubernetes version",
-        "\"gitversion\"",
-        "server.version",
-    ]
-    .iter()
-    .find_map(|marker| Some(&line[line.find(marker)? + marker.len()..]))?;
-    let rest = rest.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let rest = rest.strip_prefix("value").unwrap_or(rest);
-    let rest = rest.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+')));
-    let word = &rest[..end.unwrap_or(rest.len())];
-    word.starts_with('v')
-        .then(|| minor_version(word.trim_end_matches('.')))
-        .flatten()
-}
-
-/// The UUID behind a word such as `cluster uid`, in a line in small letters.
-fn cluster_of(line: &str) -> Option<String> {
-    let rest = [
-        "cluster uid",
-        "cluster-uid",
-        "cluster_uid",
-        "cluster.uid",
-        "clusteruid",
-    ]
-    .iter()
-    .find_map(|marker| Some(&line[line.find(marker)? + marker.len()..]))?;
-    let is_uuid = |part: &[u8]| {
-        part.iter().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
-    };
-    let near = &rest.as_bytes()[..rest.len().min(60)];
-    let found = near.windows(36).find(|part| is_uuid(part))?;
-    String::from_utf8(found.to_vec()).ok()
 }
