@@ -128,6 +128,8 @@ struct Expected {
 #[derive(Default)]
 struct Findings {
     kept: BTreeMap<(String, u32, &'static str, String), Finding>,
+    /// How many of the kept are warnings.
+    warnings: usize,
     dropped: usize,
     refuses: bool,
     unknown: bool,
@@ -165,19 +167,23 @@ impl Findings {
             hint: hint.into(),
         };
         let key = (file.to_owned(), line, id, finding.message.clone());
-        // An error is never dropped for a warning that came earlier, or the exit code would depend on the order.
-        if self.kept.len() >= FINDINGS_MAX && !self.kept.contains_key(&key) {
-            self.dropped += 1;
-            let warning = self
-                .kept
-                .iter()
-                .find(|(_, kept)| kept.rule.severity == Severity::Warning);
-            let warning = warning.map(|(key, _)| key.clone());
-            match warning.filter(|_| rule.severity == Severity::Error) {
-                Some(warning) => self.kept.remove(&warning),
-                None => return,
-            };
+        if self.kept.contains_key(&key) {
+            return;
         }
+        // An error is never dropped for a warning that came earlier, or the exit code would depend on the order.
+        if self.kept.len() >= FINDINGS_MAX {
+            self.dropped += 1;
+            if rule.severity == Severity::Warning || self.warnings == 0 {
+                return;
+            }
+            let mut kept = self.kept.iter();
+            let warning = kept.find(|(_, kept)| kept.rule.severity == Severity::Warning);
+            if let Some(warning) = warning.map(|(key, _)| key.clone()) {
+                self.kept.remove(&warning);
+                self.warnings -= 1;
+            }
+        }
+        self.warnings += usize::from(rule.severity == Severity::Warning);
         self.kept.insert(key, finding);
     }
 

@@ -505,6 +505,17 @@ fn findings_are_in_order_and_bounded() {
             .findings
             .is_sorted_by_key(|found| (found.file.clone(), found.line))
     );
+    // Warnings make room for an error, wherever it stands.
+    let keys: String = (0..3000).map(|n| format!("k{n}: 1\n")).collect();
+    let crowded = self::report(&[
+        In("metadata:", format!("{keys}metadata:")),
+        text("\"7.1\"", "7.1"),
+        file("shown.md", ""),
+    ]);
+    assert_eq!(crowded.findings.len(), FINDINGS_MAX);
+    for id in ["metadata-type", "evidence-hollow"] {
+        assert!(rules_of(&crowded).contains(&id), "{id}");
+    }
 }
 
 #[test]
