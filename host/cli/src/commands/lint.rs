@@ -180,6 +180,40 @@ mod tests {
     }
 
     #[test]
+    fn a_hostile_folder_paints_no_terminal() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("v1.37/acme");
+        std::fs::create_dir_all(&folder).unwrap();
+        let product = "metadata:\n  \"\\e[2J::error::x\": 1\n  platformName: \"[\\e[31m\\u202e]\"\nspec:\n  security:\n    \
+            - id: \"##vso[task.x]\\e[2J\"\n    - id: secure_accelerator_access\n      status: \"Implemented\"\n      \
+            evidence: [\"a\\e]0;x\\a\", \"e2e.log\"]\n";
+        std::fs::write(folder.join("PRODUCT.yaml"), product).unwrap();
+        let log = "--- FAIL: \u{1b}[2J\u{202e}::error::x\n";
+        std::fs::write(folder.join("e2e.log"), log).unwrap();
+        let (end, out) = run(&args(&folder));
+        assert_eq!(end.unwrap(), Exit::Failed);
+        for rule in [
+            "key-unknown",
+            "metadata-placeholder",
+            "id-unknown",
+            "evidence-missing",
+            "artifact-failing",
+        ] {
+            assert!(out.contains(rule), "{rule}: {out}");
+        }
+        for line in out.lines() {
+            assert!(
+                !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+                "{line:?}"
+            );
+            assert!(
+                !line.contains(" ::error") && !line.contains("##vso["),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
     fn wrong_usage_has_its_own_code() {
         let home = tempfile::tempdir().unwrap();
         let nowhere = args(&home.path().join("no"));
