@@ -1,8 +1,8 @@
 //! Leases: what probes of one run have for themselves for a while, so that they can run side by side without spoiling what
 //! the others see.
 //!
-//! [`Leases`] is one for all attempts of a run: the inventory of the cluster ([`inventory`]), the arbiter that grants
-//! ([`arbiter`]), and what was really held. A [`Holder`] is one attempt's side of it; when it is dropped, everything it holds is
+//! [`Leases`] is one for all attempts of a run: the inventory of the cluster (`inventory`), the arbiter that grants
+//! (`arbiter`), and what was really held. A [`Holder`] is one attempt's side of it; when it is dropped, everything it holds is
 //! given back, whatever ended the attempt. What it refuses to do: let anybody wait who holds something. How the plan reckons
 //! with leases is in [`graph`]; what a probe sees, in [`crate::capability::leases`].
 

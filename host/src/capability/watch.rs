@@ -8,7 +8,7 @@
 //! Events that come twice are given once; events that come in a wrong order are a gap, since nobody knows what else is
 //! wrong then.
 //!
-//! A stream that hangs says nothing, and so does a quiet cluster. [`Proof`] tells them apart: a second stream of one second,
+//! A stream that hangs says nothing, and so does a quiet cluster. `Proof` tells them apart: a second stream of one second,
 //! opened where the first one stands, delivers what was missed and ends in good order.
 
 use super::kube_read::{Checked, PAGE, Query, page};

@@ -59,7 +59,7 @@ const LEASES: [&str; 2] = ["units", "nodes"];
 /// Takes nodes with accelerators for the probe alone; where there are none, nodes without.
 ///
 /// # Errors
-/// [`Error::Unavailable`] and [`Error::Busy`], and those of the door.
+/// `Error::Unavailable` and `Error::Busy`, and those of the door.
 pub fn lease() -> Result<Lease> {
     leases::acquire_either(&LEASES[..1], &LEASES[1..], leases::TURN)
 }
