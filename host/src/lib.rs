@@ -20,7 +20,8 @@
 //!    left is found again by [`clean`].
 //! 6. **Judge.** [`judge`] computes the verdict from the manifest and the recorded calls alone, by rules that a probe cannot
 //!    bend; [`catalog`] knows what each requirement demands at least.
-//! 7. **Replay.** [`replay`] does 4 and 6 again from the folder, without a cluster, and compares.
+//! 7. **Bundle.** [`bundle`] copies what may be given away, with a statement and a signature.
+//! 8. **Replay.** [`replay`] does 4 and 6 again from the folder, without a cluster, and compares; [`mod@verify`] does so for a bundle of a stranger.
 //!
 //! A product folder for the programme is checked by [`lint`], which reads official forms through [`form`]; neither needs a run.
 //!
@@ -31,6 +32,7 @@
 //!
 //! [`model`], [`manifest`], [`gate`], one capability ([`capability::kube_read`]), [`judge`], [`run`].
 
+pub mod bundle;
 pub mod capability;
 pub mod catalog;
 pub mod clean;
@@ -61,6 +63,7 @@ pub mod sandbox;
 #[doc(hidden)]
 pub mod scratch;
 pub mod seal;
+pub mod verify;
 
 #[cfg(test)]
 mod test_guests;

@@ -130,6 +130,29 @@ pub async fn replay(
     folder: &Path,
     only: Option<&str>,
 ) -> Result<ReplayReport, ReplayError> {
+    let load = |digest: &str| load(engine, folder, digest).map_err(NoComponent::Damaged);
+    replay_with(engine, folder, only, load).await
+}
+
+/// Why a component cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoComponent {
+    /// It is not what its digest says, or no probe: a finding.
+    Damaged(String),
+    /// It is not there, or must not be run: then nothing can be computed again, and that is said.
+    Absent(String),
+}
+
+/// Replays the attempts of a run with components from anywhere: asked once for each digest.
+///
+/// # Errors
+/// As [`replay`].
+pub async fn replay_with(
+    engine: &Engine,
+    folder: &Path,
+    only: Option<&str>,
+    mut load: impl FnMut(&str) -> Result<Probe, NoComponent>,
+) -> Result<ReplayReport, ReplayError> {
     let record = runfolder::read_record(folder)?;
     if let Some(probe) = only
         && !record.probes.iter().any(|known| known.probe == probe)
@@ -148,7 +171,7 @@ pub async fn replay(
         for attempt in &probe.attempts {
             let loaded = components
                 .entry(probe.digest.clone())
-                .or_insert_with(|| load(engine, folder, &probe.digest));
+                .or_insert_with(|| load(&probe.digest));
             let work = Replay {
                 engine,
                 folder,
@@ -157,7 +180,7 @@ pub async fn replay(
                 attempt,
                 findings: Vec::new(),
             };
-            attempts.push(work.run(loaded.as_ref().map_err(String::as_str)).await);
+            attempts.push(work.run(loaded.as_ref()).await);
         }
     }
     Ok(ReplayReport { record, attempts })
@@ -236,7 +259,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    async fn run(mut self, loaded: Result<&Probe, &str>) -> ReplayedAttempt {
+    async fn run(mut self, loaded: Result<&Probe, &NoComponent>) -> ReplayedAttempt {
         let (depth, calls) = self.replayed(loaded).await;
         ReplayedAttempt {
             probe: self.probe.probe.clone(),
@@ -270,10 +293,15 @@ impl Replay<'_> {
         }
     }
 
-    async fn replayed(&mut self, loaded: Result<&Probe, &str>) -> (Depth, u64) {
+    async fn replayed(&mut self, loaded: Result<&Probe, &NoComponent>) -> (Depth, u64) {
         let Some(relative) = &self.attempt.recording else {
-            return self.without_recording();
+            let why = format!("no recording: {}", self.attempt.outcome.word());
+            return self.without_recording(why);
         };
+        if self.attempt.head.is_none() {
+            // What a killed run leaves: the recording has no end, so nothing may rest on it.
+            return self.without_recording("its recording was cut off".to_owned());
+        }
         let read = self.read(relative);
         let recording = match read {
             Ok(recording) => recording,
@@ -291,9 +319,10 @@ impl Replay<'_> {
         self.check_end(&recording);
         let probe = match loaded {
             Ok(probe) => probe,
-            Err(error) => {
+            Err(NoComponent::Absent(why)) => return (Depth::None(why.clone()), calls),
+            Err(NoComponent::Damaged(error)) => {
                 self.find("component", self.probe.digest.clone(), error);
-                return (Depth::None(error.to_owned()), calls);
+                return (Depth::None(error.clone()), calls);
             }
         };
         self.check_manifest(&recording, probe);
@@ -302,26 +331,21 @@ impl Replay<'_> {
     }
 
     /// An attempt that never reached the guest has nothing to stand on, so it must not claim anything.
-    fn without_recording(&mut self) -> (Depth, u64) {
+    fn without_recording(&mut self, why: String) -> (Depth, u64) {
         let judgement = &self.attempt.judgement;
         let claims = judgement
             .cases
             .iter()
             .find(|case| case.verdict != Verdict::Unknown || case.concluded.is_some());
         if let Some(verdict) = judgement.verdict {
-            self.find(
-                "verdict",
-                show(Some(verdict)),
-                "none: there is no recording",
-            );
+            self.find("verdict", show(Some(verdict)), format!("none: {why}"));
         } else if let Some(case) = claims {
             self.find(
                 format!("case {}", case.case),
                 case.verdict.to_string(),
-                "nothing: there is no recording",
+                format!("nothing: {why}"),
             );
         }
-        let why = format!("no recording: {}", self.attempt.outcome.word());
         (Depth::None(why), 0)
     }
 
@@ -333,9 +357,6 @@ impl Replay<'_> {
             withheld: true,
             ..ReadOptions::default()
         };
-        if options.expected_head.is_none() {
-            return Err("run.json names no head for it".to_owned());
-        }
         recording::read_with(&path, &options).map_err(|error| error.to_string())
     }
 

@@ -453,7 +453,7 @@ fn reads(format: &str) -> bool {
 
 /// A probe's folder: its id with `/` written as `.`, as in labels. An id before the slash is a domain and an id behind it
 /// has no dot, so no two ids meet.
-fn probe_folder(probe: &str) -> Result<String, FolderError> {
+pub(crate) fn probe_folder(probe: &str) -> Result<String, FolderError> {
     let name = probe.replacen('/', ".", 1);
     if is_folder_name(&name) {
         return Ok(name);

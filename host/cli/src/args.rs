@@ -83,6 +83,12 @@ pub(crate) enum Command {
     Clean(CleanArgs),
     /// Compute the verdicts of a finished run again from its recordings, without a cluster
     Replay(ReplayArgs),
+    /// Make a bundle of a run, or a public copy of a bundle: evidence that can be given away
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Check a bundle without trusting who made it: digests, signatures, and every verdict computed again, offline
+    #[command(after_long_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// Say offline what the programme's validator would make of a product folder, and what it does not look at
     #[command(after_long_help = LINT_EXAMPLES)]
     Lint(LintArgs),
@@ -115,6 +121,10 @@ const CLEAN_EXAMPLES: &str = "Examples:\n  \
     karat clean --dry-run                       by seals on the cluster: list what would go\n\n\
     Objects go by uid, and only if the journal or a seal proves that a run of Karat made them.";
 
+const VERIFY_EXAMPLES: &str = "Examples:\n  \
+    karat verify karat-runs/20260101T120000Z/bundle\n  \
+    karat verify bundle --key vendor.pem --against AIConformance-1.37.yaml --json\n\n\
+    Exit codes: 0 everything was checked and holds, 1 something is wrong, 2 something could not be checked.";
 const LINT_EXAMPLES: &str = "Examples:\n  \
     karat lint v1.37/my-product\n  \
     karat lint v1.37/my-product --form AIConformance-1.37.yaml     also compares the official texts\n  \
@@ -225,6 +235,9 @@ pub(crate) struct RunArgs {
     /// Word of a reviewer that enters the run id and so every name the run creates
     #[arg(long, value_name = "TEXT")]
     pub(crate) nonce: Option<String>,
+    /// Private key that signs the bundle: ECDSA P-256 in PEM, without a password
+    #[arg(long, value_name = "KEY")]
+    pub(crate) sign: Option<PathBuf>,
     /// Try probes of an earlier run again; attempts are added, never replaced
     #[arg(long, value_enum, value_name = "WHICH", conflicts_with_all = ["resume", "nonce"])]
     pub(crate) rerun: Option<RerunArg>,
@@ -328,6 +341,86 @@ pub(crate) struct ReplayArgs {
     /// Print what was found as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The verbs of `karat bundle`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Make a bundle of a run; `karat run` does so at its end
+    #[command(
+        after_long_help = "Example:\n  karat bundle create karat-runs/20260101T120000Z --sign signing-key.pem"
+    )]
+    Create(BundleCreateArgs),
+    /// Copy a bundle without its answers, for the public; statement and signatures still hold
+    #[command(
+        after_long_help = "Example:\n  karat bundle withhold karat-runs/20260101T120000Z/bundle --out public --probe gang-scheduling"
+    )]
+    Withhold(BundleWithholdArgs),
+}
+
+/// Arguments of `karat bundle create`.
+#[derive(Debug, Args)]
+pub(crate) struct BundleCreateArgs {
+    /// Output folder of the run
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run: PathBuf,
+    /// Where the bundle goes [default: RUN_DIR/bundle]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Private key that signs it: ECDSA P-256 in PEM, without a password
+    #[arg(long, value_name = "KEY")]
+    pub(crate) sign: Option<PathBuf>,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat bundle withhold`.
+#[derive(Debug, Args)]
+pub(crate) struct BundleWithholdArgs {
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+    /// Where the copy goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Probe whose answers stay behind; repeatable [default: all]
+    #[arg(long = "probe", value_name = "ID")]
+    pub(crate) probes: Vec<String>,
+    /// Leave the probes' components behind too
+    #[arg(long)]
+    pub(crate) components: bool,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+    /// Public key that must have signed it, in PEM; repeatable
+    #[arg(long = "key", value_name = "KEY")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// List of the probes that may be run, one sha256:… in each line [default: the built-in ones]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) probes: Option<PathBuf>,
+    /// Run probes of the bundle that are in no list too; they get no network and no cluster all the same
+    #[arg(long)]
+    pub(crate) run_foreign_probes: bool,
+    /// Official form, AIConformance-<version>.yaml: which of its requirements the bundle answers
+    #[arg(long, value_name = "FORM")]
+    pub(crate) against: Option<PathBuf>,
+    /// The nonce that was given for this run
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) nonce: Option<String>,
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
 }
 
 /// Arguments of `karat lint`.

@@ -33,7 +33,7 @@ fn built(engine: &Engine, name: &str) -> Result<Probe> {
     Ok(component::load(engine, bytes)?)
 }
 
-async fn request(
+pub(crate) async fn request(
     engine: &Engine,
     plane: &ControlPlane,
     probes: Vec<Probe>,

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admission_policy;
+mod bundle;
 mod cli;
 mod docs;
 mod door;

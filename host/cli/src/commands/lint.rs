@@ -75,7 +75,8 @@ fn exit(report: &Report) -> Exit {
     }
 }
 
-fn form(path: &Path) -> Result<Form, CommandError> {
+/// Reads an official form.
+pub(super) fn form(path: &Path) -> Result<Form, CommandError> {
     let name = path.display().to_string();
     let read = |name: &str| -> Result<Form, FormError> { read_form(name, &read_file(path, name)?) };
     read(&name).map_err(|error| {

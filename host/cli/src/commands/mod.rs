@@ -1,5 +1,6 @@
 //! One file per verb. [`start`] parses, dispatches and is the one place where an error becomes lines and an exit code.
 
+mod bundle;
 mod clean;
 mod completions;
 mod explain;
@@ -10,8 +11,9 @@ mod plan;
 mod probe;
 mod replay;
 mod run;
+mod verify;
 
-use crate::args::{self, Cli, Command, ProbeCommand};
+use crate::args::{self, BundleCommand, Cli, Command, ProbeCommand};
 use crate::env::Environment;
 use crate::exit::Exit;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
@@ -73,6 +75,9 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Clean(args) => clean::execute(context, &args),
         Command::Run(args) => run::execute(context, &args),
         Command::Replay(args) => replay::execute(context, &args),
+        Command::Bundle(BundleCommand::Create(args)) => bundle::create_bundle(context, &args),
+        Command::Bundle(BundleCommand::Withhold(args)) => bundle::withhold_answers(context, &args),
+        Command::Verify(args) => verify::execute(context, &args),
         Command::Lint(args) => lint::execute(context, &args),
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),

@@ -2,6 +2,7 @@
 //!
 //! stdout carries the result (the table, or the run record with `--json`), stderr everything else.
 
+use super::bundle::{self, IN_RUN, signing_key};
 use super::plan::{self, Asked, Made, connect};
 use super::{Context, block_on};
 use crate::args::{LockArg, RerunArg, RunArgs};
@@ -18,6 +19,8 @@ use crate::ui::text::{counted, duration_ms, shown, shown_within};
 use crate::ui::verdicts::{next_steps, summary, table};
 use anyhow::anyhow;
 use jiff::Timestamp;
+use karat_engine::bundle::create;
+use karat_engine::bundle::signature::SigningKey;
 use karat_engine::cluster::ConnectOptions;
 use karat_engine::component;
 use karat_engine::engine::{Engine, EngineOptions};
@@ -50,6 +53,8 @@ pub(crate) fn execute(context: &Context, args: &RunArgs) -> CommandResult {
         ))
         .hint("add --yes to start without asking; `karat plan` shows what a run would do"));
     }
+    // Before anything is done, so that a wrong key costs nothing.
+    let key = args.sign.as_deref().map(signing_key).transpose()?;
     let folder = Folder::choose(args)?;
     let selection = selection(context, args, &folder)?;
     let made = plan::make(&selection)?;
@@ -63,6 +68,7 @@ pub(crate) fn execute(context: &Context, args: &RunArgs) -> CommandResult {
             context,
             args,
             folder,
+            key,
             selection,
             made,
             telemetry,
@@ -83,6 +89,7 @@ struct Start<'a> {
     context: &'a Context,
     args: &'a RunArgs,
     folder: Folder,
+    key: Option<SigningKey>,
     selection: Selection,
     made: Made,
     telemetry: Option<Telemetry>,
@@ -285,6 +292,22 @@ impl Start<'_> {
         }
         for line in files(&self.folder.path) {
             printer.status(&line);
+        }
+        match create(
+            &self.folder.path,
+            &self.folder.path.join(IN_RUN),
+            self.key.as_ref(),
+        ) {
+            Ok(made) => {
+                for line in bundle::lines(&made, &self.folder.path.join(IN_RUN)) {
+                    printer.status(&line);
+                }
+            }
+            // The run itself is whole, and the bundle can be made from it at any time.
+            Err(error) => printer.warn(&format!(
+                "no bundle was made: {}; `karat bundle create {folder}` tries again",
+                shown(&error.to_string())
+            )),
         }
         if !steps.is_empty() {
             printer.status(&format!(

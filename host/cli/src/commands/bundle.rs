@@ -1,0 +1,153 @@
+//! `karat bundle`: makes a bundle of a run, and public copies of a bundle. Needs no cluster.
+
+use super::Context;
+use crate::args::{BundleCreateArgs, BundleWithholdArgs};
+use crate::exit::Exit;
+use crate::probes::read_limited;
+use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
+use crate::ui::text::{bytes, counted, shown_within};
+use karat_engine::bundle::signature::{KeyError, PublicKey, SigningKey};
+use karat_engine::bundle::{BundleError, Created, Withhold, create, withhold};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Name of the bundle in the folder of a run.
+pub(crate) const IN_RUN: &str = "bundle";
+/// Most bytes of a key file.
+const KEY_MAX: u64 = 64 << 10;
+
+#[derive(Serialize)]
+struct Made<'a> {
+    run: &'a str,
+    bundle: String,
+    files: usize,
+    bytes: u64,
+    signed_by: Option<&'a str>,
+    left_out: &'a [String],
+    withheld: u64,
+}
+
+/// Makes a bundle.
+pub(crate) fn create_bundle(context: &Context, args: &BundleCreateArgs) -> CommandResult {
+    let key = args.sign.as_deref().map(signing_key).transpose()?;
+    let to = args.out.clone().unwrap_or_else(|| args.run.join(IN_RUN));
+    let made = create(&args.run, &to, key.as_ref()).map_err(|error| {
+        explained(
+            error,
+            format!("cannot make a bundle of {}", args.run.display()),
+        )
+    })?;
+    tell(context, &made, &to, args.json)
+}
+
+/// Makes a public copy.
+pub(crate) fn withhold_answers(context: &Context, args: &BundleWithholdArgs) -> CommandResult {
+    let what = Withhold {
+        probes: args.probes.iter().cloned().collect(),
+        components: args.components,
+    };
+    let made = withhold(&args.bundle, &args.out, &what)
+        .map_err(|error| explained(error, format!("cannot copy {}", args.bundle.display())))?;
+    tell(context, &made, &args.out, args.json)
+}
+
+fn tell(context: &Context, made: &Created, to: &Path, json: bool) -> CommandResult {
+    let printer = &context.printer;
+    if json {
+        let found = Made {
+            run: &made.run,
+            bundle: to.display().to_string(),
+            files: made.files,
+            bytes: made.bytes,
+            signed_by: made.key.as_deref(),
+            left_out: &made.left_out,
+            withheld: made.withheld,
+        };
+        printer.json(&found).bug("cannot write what was made")?;
+    } else {
+        printer.data_lines(lines(made, to));
+    }
+    Ok(Exit::Passed)
+}
+
+/// What was made, and how to check it.
+pub(crate) fn lines(made: &Created, to: &Path) -> Vec<String> {
+    let mut said = vec![format!(
+        "bundle of run {}: {} in {}, {}",
+        shown_within(&made.run, 40),
+        to.display(),
+        counted(made.files, "file"),
+        bytes(made.bytes)
+    )];
+    if let Some(key) = &made.key {
+        said.push(format!("signed by {key}"));
+    }
+    if made.withheld > 0 {
+        let answers = usize::try_from(made.withheld).unwrap_or(usize::MAX);
+        said.push(format!(
+            "{} withheld; statement and signatures still hold",
+            counted(answers, "answer")
+        ));
+    }
+    for digest in &made.left_out {
+        said.push(format!(
+            "without the component {}: whoever verifies brings it",
+            shown_within(digest, 80)
+        ));
+    }
+    said.push(format!("check it:    karat verify {}", to.display()));
+    said
+}
+
+/// The message with the command that helps.
+fn explained(error: BundleError, doing: String) -> CommandError {
+    let hint = match &error {
+        BundleError::Recording { .. } => Some(
+            "this evidence does not hold; run the probe again with --rerun, or look at the file",
+        ),
+        BundleError::NoBundle { .. } => {
+            Some("`karat bundle create RUN_DIR` makes a bundle of a run")
+        }
+        BundleError::NoProbe { .. } => Some("`karat verify` lists the probes of a bundle"),
+        _ => None,
+    };
+    let environment = matches!(error, BundleError::Io { .. });
+    let error = if environment {
+        CommandError::environment(error)
+    } else {
+        CommandError::usage(error)
+    };
+    let error = error.doing(doing);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Reads a private key.
+pub(crate) fn signing_key(path: &Path) -> Result<SigningKey, CommandError> {
+    key(path, SigningKey::from_pem).map_err(|error| {
+        error.hint(
+            "make one with: openssl ecparam -name prime256v1 -genkey -noout -out signing-key.pem",
+        )
+    })
+}
+
+/// Reads public keys.
+pub(crate) fn public_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, CommandError> {
+    paths
+        .iter()
+        .map(|path| {
+            key(path, PublicKey::from_pem).map_err(|error| {
+                error.hint(
+                    "make one of a private key with: openssl pkey -in signing-key.pem -pubout",
+                )
+            })
+        })
+        .collect()
+}
+
+fn key<K>(path: &Path, read: impl Fn(&str) -> Result<K, KeyError>) -> Result<K, CommandError> {
+    let bytes = read_limited(path, KEY_MAX)?;
+    read(&String::from_utf8_lossy(&bytes)).usage(format!("cannot use the key {}", path.display()))
+}

@@ -1,0 +1,330 @@
+//! Writes a bundle beside its place and moves it there in one step, so that a crash at any moment leaves what was there
+//! before. What a crash left beside it is recognised by its marker and replaced the next time.
+
+use super::list::{File, Limits, Place, list};
+use super::signature::SigningKey;
+use super::statement::{Predicate, STATEMENT_MAX, Statement};
+use super::{BundleError, COMPONENT_MAX, SIGNATURES, STATEMENT_FILE, io_error};
+use crate::recording::format::{BLOBS_FOLDER, RECORDING_FILE};
+use crate::recording::{self, ReadOptions, sha256_hex};
+use crate::runfolder::{self, RUN_FILE, RunFolder};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder};
+use std::io::Read as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// Stands in a folder that is being written; whatever holds it was never finished and may go.
+const MARKER: &str = "INCOMPLETE";
+/// Follows the name of the bundle while it is written.
+const PARTIAL: &str = ".partial";
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Run id.
+    pub run: String,
+    /// Files.
+    pub files: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Id of the key that signed it.
+    pub key: Option<String>,
+    /// Digests of components that are too large to be carried.
+    pub left_out: Vec<String>,
+    /// Answers that were left out, for a public copy.
+    pub withheld: u64,
+}
+
+/// Makes a bundle of a finished run. A bundle of the same run that is there already is replaced in one step.
+///
+/// # Errors
+/// The run is still being written, a recording does not hold, something else is in the way, or the file system refuses.
+/// What was there before is still there.
+pub fn create(run: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Created, BundleError> {
+    let (_held, record) = RunFolder::open(run)?;
+    let partial = Partial::begin(to, &record.run)?;
+    let mut subjects = BTreeMap::new();
+    partial.add(&mut subjects, RUN_FILE, &run.join(RUN_FILE))?;
+    let mut left_out = BTreeSet::new();
+    for probe in &record.probes {
+        let component = runfolder::component_path(run, &probe.digest)?;
+        let size = fs::metadata(&component)
+            .map_err(io_error("read", &component))?
+            .len();
+        if size <= COMPONENT_MAX {
+            partial.copy(run, &component)?;
+        } else {
+            left_out.insert(probe.digest.clone());
+        }
+        for attempt in &probe.attempts {
+            let Some(relative) = &attempt.recording else {
+                continue;
+            };
+            let folder = runfolder::recording(run, relative)?;
+            // Evidence that does not hold is told now, to the one who can run again, and not later to a reviewer.
+            let options = ReadOptions {
+                expected_head: attempt.head.clone(),
+                unfinished: attempt.head.is_none(),
+                withheld: false,
+            };
+            recording::read_with(&folder, &options).map_err(|source| BundleError::Recording {
+                probe: probe.probe.clone(),
+                attempt: attempt.attempt,
+                source,
+            })?;
+            let name = format!("{relative}/{RECORDING_FILE}");
+            partial.add(&mut subjects, &name, &folder.join(RECORDING_FILE))?;
+            let blobs = folder.join(BLOBS_FOLDER);
+            for blob in fs::read_dir(&blobs).map_err(io_error("list", &blobs))? {
+                let blob = blob.map_err(io_error("list", &blobs))?;
+                partial.copy(run, &blob.path())?;
+            }
+        }
+    }
+    let statement = Statement {
+        subjects,
+        predicate: Predicate::from(&record),
+    }
+    .to_json();
+    partial.write(STATEMENT_FILE, statement.as_bytes())?;
+    if let Some(key) = key {
+        let name = format!("{SIGNATURES}/{}.json", &key.public().id()[..16]);
+        partial.write(&name, key.envelope(statement.as_bytes()).as_bytes())?;
+    }
+    let files = partial.finish()?;
+    Ok(Created {
+        run: record.run,
+        files: files.len(),
+        bytes: files.iter().map(|file| file.size).sum(),
+        key: key.map(|key| key.public().id()),
+        left_out: left_out.into_iter().collect(),
+        withheld: 0,
+    })
+}
+
+/// What a public copy leaves out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withhold {
+    /// Ids of probes whose answers stay behind; of all probes where it is empty.
+    pub probes: BTreeSet<String>,
+    /// Whether the components stay behind too.
+    pub components: bool,
+}
+
+/// Copies a bundle without some of its answers. Statement and signatures are those of the original and still hold.
+///
+/// # Errors
+/// The folder is no bundle, a named probe is not in it, something is in the way, or the file system refuses.
+pub fn withhold(bundle: &Path, to: &Path, what: &Withhold) -> Result<Created, BundleError> {
+    let statement = read_statement(bundle)?;
+    let record = runfolder::read_record(bundle)?;
+    let mut closed = BTreeSet::new();
+    for wanted in &what.probes {
+        if !record.probes.iter().any(|probe| probe.probe == *wanted) {
+            return Err(BundleError::NoProbe {
+                run: record.run,
+                probe: wanted.chars().take(80).collect(),
+            });
+        }
+    }
+    for probe in &record.probes {
+        if what.probes.is_empty() || what.probes.contains(&probe.probe) {
+            closed.extend(
+                probe
+                    .attempts
+                    .iter()
+                    .filter_map(|attempt| attempt.recording.as_deref()),
+            );
+        }
+    }
+    let partial = Partial::begin(to, &record.run)?;
+    let mut withheld = 0;
+    let mut left_out = Vec::new();
+    for file in list(bundle, &Limits::default())? {
+        match &file.place {
+            Place::Blob(attempt, _) if closed.contains(attempt.as_str()) => withheld += 1,
+            Place::Component(digest) if what.components => {
+                left_out.push(format!("sha256:{digest}"))
+            }
+            Place::Other => {
+                return Err(BundleError::Structure {
+                    path: file.path,
+                    cause: "no part of a bundle; remove it first".to_owned(),
+                });
+            }
+            _ => partial.copy(bundle, &bundle.join(&file.path))?,
+        }
+    }
+    let files = partial.finish()?;
+    Ok(Created {
+        run: statement.predicate.run,
+        files: files.len(),
+        bytes: files.iter().map(|file| file.size).sum(),
+        key: None,
+        left_out,
+        withheld,
+    })
+}
+
+/// The statement of a bundle.
+pub(crate) fn read_statement(bundle: &Path) -> Result<Statement, BundleError> {
+    Statement::parse(&read_statement_bytes(bundle)?)
+}
+
+/// The statement's bytes: what a signature is about.
+pub(crate) fn read_statement_bytes(bundle: &Path) -> Result<Vec<u8>, BundleError> {
+    let path = bundle.join(STATEMENT_FILE);
+    let file = fs::File::open(&path).map_err(|error| BundleError::NoBundle {
+        path: bundle.to_path_buf(),
+        cause: if error.kind() == std::io::ErrorKind::NotFound {
+            format!("there is no {STATEMENT_FILE}; `karat bundle create` makes one of a run")
+        } else {
+            format!("{STATEMENT_FILE}: {error}")
+        },
+    })?;
+    let mut bytes = Vec::new();
+    file.take(STATEMENT_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error("read", &path))?;
+    if bytes.len() as u64 > STATEMENT_MAX {
+        return Err(BundleError::Structure {
+            path: STATEMENT_FILE.to_owned(),
+            cause: format!("larger than {STATEMENT_MAX} bytes"),
+        });
+    }
+    Ok(bytes)
+}
+
+/// A bundle on its way, in a folder beside its place.
+struct Partial {
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Partial {
+    fn begin(to: &Path, run: &str) -> Result<Partial, BundleError> {
+        let occupied = |path: &Path, cause| BundleError::Occupied {
+            path: path.to_path_buf(),
+            cause,
+        };
+        let Some(name) = to.file_name() else {
+            return Err(occupied(to, "it names no new folder"));
+        };
+        if fs::symlink_metadata(to).is_ok() {
+            match read_statement(to) {
+                Ok(there) if there.predicate.run == run => {}
+                Ok(_) => {
+                    return Err(occupied(
+                        to,
+                        "it is the bundle of another run; name another place",
+                    ));
+                }
+                Err(_) => {
+                    return Err(occupied(
+                        to,
+                        "it is there and is no bundle; name another place",
+                    ));
+                }
+            }
+        }
+        let mut partial = name.to_owned();
+        partial.push(PARTIAL);
+        let path = to.with_file_name(partial);
+        if fs::symlink_metadata(&path).is_ok() {
+            // Without the marker it can be a whole bundle: the crash came right before or after the move.
+            if !path.join(MARKER).is_file() && read_statement(&path).is_err() {
+                return Err(occupied(
+                    &path,
+                    "it is no bundle that was left unfinished; move it away",
+                ));
+            }
+            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+        }
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        }
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(io_error("create", &path))?;
+        let partial = Partial {
+            path,
+            to: to.to_path_buf(),
+        };
+        partial.write(
+            MARKER,
+            b"A bundle is being written here, or a crash cut it off. It may be removed.\n",
+        )?;
+        Ok(partial)
+    }
+
+    /// Copies a file to the same place below this folder.
+    fn copy(&self, root: &Path, from: &Path) -> Result<(), BundleError> {
+        let relative = from.strip_prefix(root).unwrap_or(from);
+        let to = self.make_room(relative)?;
+        fs::copy(from, &to).map_err(io_error("copy", from))?;
+        Ok(())
+    }
+
+    /// Copies a file and notes its digest for the statement.
+    fn add(
+        &self,
+        subjects: &mut BTreeMap<String, String>,
+        name: &str,
+        from: &Path,
+    ) -> Result<(), BundleError> {
+        let bytes = fs::read(from).map_err(io_error("read", from))?;
+        subjects.insert(name.to_owned(), sha256_hex(&bytes));
+        self.write(name, &bytes)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
+        let to = self.make_room(Path::new(name))?;
+        fs::write(&to, bytes).map_err(io_error("write", &to))
+    }
+
+    fn make_room(&self, relative: &Path) -> Result<PathBuf, BundleError> {
+        let to = self.path.join(relative);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        }
+        Ok(to)
+    }
+
+    /// Moves everything to its place in one step.
+    fn finish(self) -> Result<Vec<File>, BundleError> {
+        self.sync()?;
+        let marker = self.path.join(MARKER);
+        fs::remove_file(&marker).map_err(io_error("remove", &marker))?;
+        let files = list(&self.path, &Limits::default())?;
+        let moved = |flags| {
+            renameat_with(CWD, &self.path, CWD, &self.to, flags)
+                .map_err(|error| io_error("move into place", &self.to)(error.into()))
+        };
+        if self.to.exists() {
+            // The old one then lies where this one lay, and goes with it.
+            moved(RenameFlags::EXCHANGE)?;
+        } else {
+            moved(RenameFlags::NOREPLACE)?;
+        }
+        Ok(files)
+    }
+
+    /// One sync for the whole file system: a bundle has hundreds of small files.
+    fn sync(&self) -> Result<(), BundleError> {
+        let folder = fs::File::open(&self.path).map_err(io_error("open", &self.path))?;
+        rustix::fs::syncfs(&folder).map_err(|error| io_error("sync", &self.path)(error.into()))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What was never moved, or what was replaced; otherwise there is nothing at this path.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
