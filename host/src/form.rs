@@ -8,7 +8,7 @@
 //! Both refuse what is larger than [`SIZE_MAX`], is no YAML, or uses YAML that a form never needs (see `form/tree.rs`). An
 //! error names file, line, what was expected and what to do. The official texts are never part of this program.
 
-mod tree;
+pub(crate) mod tree;
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,8 @@
 //! 7. **Bundle.** [`bundle`] copies what may be given away, with a statement and a signature.
 //! 8. **Replay.** [`replay`] does 4 and 6 again from the folder, without a cluster, and compares; [`mod@verify`] does so for a bundle of a stranger.
 //!
-//! A product folder for the programme is checked by [`lint`], which reads official forms through [`form`]; neither needs a run.
+//! A product folder for the programme is made by [`product`] from a run that was computed again, checked by [`lint`], which
+//! reads official forms through [`form`], and commented on by [`review`].
 //!
 //! [`model`] has the nouns of all this, [`event`] what the outside hears meanwhile, [`names`] every name that is left on a
 //! cluster, [`package`] turns a core module and a manifest into a component.
@@ -53,9 +54,11 @@ pub mod manifest;
 pub mod model;
 pub mod names;
 pub mod package;
+pub mod product;
 pub mod recording;
 pub mod redact;
 pub mod replay;
+pub mod review;
 pub mod run;
 pub mod run_lease;
 pub mod runfolder;

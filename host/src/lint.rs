@@ -21,6 +21,9 @@ pub mod rules;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use evidence::official_test;
+pub(crate) use product::{CONDITIONAL, FIELDS};
+
 use crate::catalog::{self, Level};
 use crate::form::{self, Checklist, Form};
 use rules::{Programme, Rule, Severity};
@@ -354,6 +357,17 @@ fn expected(version: &str, form: Option<&Form>) -> Option<Vec<Expected>> {
         })
     });
     Some(listed.collect())
+}
+
+/// Names of the tests that failed in what would be an artefact under this name; none if the name is not that of an artefact.
+///
+/// # Errors
+/// The bytes are no such artefact; the text says why.
+pub(crate) fn failing_tests(name: &str, bytes: &[u8]) -> Option<Result<Vec<String>, String>> {
+    let kind = artifact::Kind::of(name)?;
+    let text = String::from_utf8_lossy(bytes);
+    let results = artifact::read(kind, &text).map_err(|error| error.what);
+    Some(results.map(|results| results.failures))
 }
 
 /// What an offline check leaves open.

@@ -17,6 +17,7 @@ pub struct Guest {
     cases: String,
     budget: String,
     capabilities: Vec<&'static str>,
+    requirements: Vec<&'static str>,
     core: Option<Vec<u8>>,
 }
 
@@ -43,6 +44,7 @@ impl Guest {
             cases: case("lie", "list namespaces") + &case("other", "list namespaces"),
             budget: String::new(),
             capabilities: vec!["kube-read", "kube-write", "leases"],
+            requirements: Vec::new(),
             core: None,
         }
         .permit("", &["namespaces"], &["get", "list", "watch"], "cluster")
@@ -82,6 +84,13 @@ impl Guest {
     #[must_use]
     pub fn reach(mut self, reach: &'static str) -> Guest {
         self.reach = reach;
+        self
+    }
+
+    /// Answers a requirement; none by default.
+    #[must_use]
+    pub fn answers(mut self, id: &'static str) -> Guest {
+        self.requirements.push(id);
         self
     }
 
@@ -155,6 +164,7 @@ impl Guest {
             cases,
             budget,
             capabilities,
+            requirements,
             core: _,
         } = self;
         format!(
@@ -165,7 +175,7 @@ title = "A guest of the tests"
 claim = "Whatever it says."
 misleads = "It is made to."
 contract = "0.1.0-dev.1"
-requirements = []
+requirements = {requirements:?}
 reach = {reach:?}
 capabilities = {capabilities:?}
 cases = [

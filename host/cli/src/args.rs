@@ -92,6 +92,12 @@ pub(crate) enum Command {
     /// Say offline what the programme's validator would make of a product folder, and what it does not look at
     #[command(after_long_help = LINT_EXAMPLES)]
     Lint(LintArgs),
+    /// Make the product folder of the programme from a run, an official form and what you say of the platform
+    #[command(after_long_help = PRODUCT_EXAMPLES)]
+    Product(ProductArgs),
+    /// Print the comment a bot would post on a product folder or a bundle: what was computed again, what rests on links alone
+    #[command(after_long_help = REVIEW_EXAMPLES)]
+    Review(ReviewArgs),
     /// Print the completion script of a shell
     #[command(
         after_long_help = "Example:\n  karat completions bash > /etc/bash_completion.d/karat"
@@ -130,6 +136,18 @@ const LINT_EXAMPLES: &str = "Examples:\n  \
     karat lint v1.37/my-product --form AIConformance-1.37.yaml     also compares the official texts\n  \
     karat lint --explain evidence-empty\n\n\
     Ends with 0 without errors and 1 with some. No network is used; the output names what stays unchecked.";
+
+const PRODUCT_EXAMPLES: &str = "Examples:\n  \
+    karat product karat-runs/20260101T120000Z --form AIConformance-1.37.yaml --platform karat.toml --out v1.37/my-product\n\n\
+    The run is computed again first; one that does not hold makes no folder. What people wrote into the folder stays when it is\n\
+    made again. Ends with 0 if the folder passes the lint, 1 if a MUST failed, 2 if a person must still supply something.";
+
+const REVIEW_EXAMPLES: &str = "Examples:\n  \
+    karat review --issue-nonce                                      a word that the next run must answer\n  \
+    karat review v1.37/my-product --form AIConformance-1.37.yaml --bundle bundle\n  \
+    karat review bundle --nonce WORD --to json\n\n\
+    Ends with 0 if every MUST (of a bundle: everything) was computed again, 1 if something is wrong, 2 if nothing is wrong and\n\
+    not everything could be computed again. No network is used and nothing is posted.";
 
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
@@ -440,6 +458,64 @@ pub(crate) struct LintArgs {
     pub(crate) explain: Option<String>,
 }
 
+/// Arguments of `karat product`.
+#[derive(Debug, Args)]
+pub(crate) struct ProductArgs {
+    /// Bundle, or output folder of the run
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+    /// Official form of the version, AIConformance-<version>.yaml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) form: PathBuf,
+    /// What you say of the platform: metadata and declarations [default: the placeholders of the form stay]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) platform: Option<PathBuf>,
+    /// Product folder to make or to bring up to date, best vX.Y/<product>
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Print what was decided as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a review is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReviewTo {
+    /// A comment for a pull request
+    Markdown,
+    /// A document for programs
+    Json,
+}
+
+/// Arguments of `karat review`.
+#[derive(Debug, Args)]
+pub(crate) struct ReviewArgs {
+    /// Product folder, the one with PRODUCT.yaml, or a bundle
+    #[arg(value_name = "FOLDER|BUNDLE", required_unless_present = "issue_nonce")]
+    pub(crate) target: Option<PathBuf>,
+    /// What is printed
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "markdown")]
+    pub(crate) to: ReviewTo,
+    /// Official form of the version: descriptions and levels are compared with it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) form: Option<PathBuf>,
+    /// Bundle of a product folder, where it does not lie inside; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bundle: Vec<PathBuf>,
+    /// The word that the run must answer
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) nonce: Option<String>,
+    /// Also run probes that are not known here, confined as in a run and without a network
+    #[arg(long)]
+    pub(crate) run_foreign_probes: bool,
+    /// Print a fresh word and the command that answers it, and review nothing
+    #[arg(long, conflicts_with_all = ["target", "form", "bundle", "nonce", "run_foreign_probes", "to"])]
+    pub(crate) issue_nonce: bool,
+    /// Which probes are known
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+}
+
 /// Arguments of `karat completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -552,6 +628,12 @@ mod tests {
             &["karat", "-q", "-v", "list"],
             &["karat", "lint"],
             &["karat", "lint", "folder", "--explain", "logo-type"],
+            &["karat", "product", "run", "--out", "folder"],
+            &["karat", "product", "run", "--form", "form"],
+            &["karat", "review"],
+            &["karat", "review", "folder", "--issue-nonce"],
+            &["karat", "review", "--issue-nonce", "--nonce", "x"],
+            &["karat", "review", "folder", "--to", "html"],
             &["karat"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");

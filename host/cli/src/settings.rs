@@ -107,7 +107,7 @@ fn enforced(args: &SelectionArgs, probes: &Probes) -> Result<BTreeSet<String>, C
 }
 
 /// Digests of the probes that came with the program. Without them no probe counts as built in.
-fn digests_built_in() -> BTreeSet<String> {
+pub(crate) fn digests_built_in() -> BTreeSet<String> {
     let layout = std::env::current_exe()
         .and_then(|path| path.canonicalize())
         .ok()

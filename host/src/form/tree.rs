@@ -1,9 +1,10 @@
-//! YAML as far as a form needs it: maps, lists and scalars, each with its line. Anchors, aliases, tags, directives and a
-//! second document are refused before anything is built from them, so that no text can grow when it is read. Depth and
-//! number of nodes are limited.
+//! YAML as far as a form needs it: maps, lists and scalars, each with its line and its bytes, so that one value can be
+//! replaced and all others stay as they are. Anchors, aliases, tags, directives and a second document are refused before
+//! anything is built from them, so that no text can grow when it is read. Depth and number of nodes are limited.
 
 use super::FormError;
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span};
+use std::ops::Range;
 
 /// Deepest nesting; a form has five levels.
 const DEPTH_MAX: usize = 16;
@@ -12,13 +13,16 @@ const NODES_MAX: usize = 50_000;
 
 /// A value and where it begins, counted from 1.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) line: u32,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) line: u32,
+    /// Its bytes. What ends by indentation ends with what follows it; a block scalar begins behind its header, and a value
+    /// that is not written has the place of its colon.
+    pub(crate) bytes: Range<usize>,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Scalar {
         text: String,
         /// Written without quotes, so that it may be a number or null.
@@ -29,14 +33,16 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug)]
-pub(super) struct Key {
-    pub(super) line: u32,
-    pub(super) text: String,
+pub(crate) struct Key {
+    pub(crate) line: u32,
+    /// Its bytes, with quotes.
+    pub(crate) bytes: Range<usize>,
+    pub(crate) text: String,
 }
 
 impl Node {
     /// What it is, for messages.
-    pub(super) fn noun(&self) -> &'static str {
+    pub(crate) fn noun(&self) -> &'static str {
         match &self.kind {
             Kind::List(_) => "a list",
             Kind::Map(_) => "a map",
@@ -46,7 +52,7 @@ impl Node {
         }
     }
 
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
@@ -99,7 +105,7 @@ fn is_number(text: &str) -> bool {
 ///
 /// # Errors
 /// Text that is no YAML, or YAML that no form needs.
-pub(super) fn parse(file: &str, text: &str) -> Result<Node, FormError> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Node, FormError> {
     let mut reader = Reader {
         file,
         text,
@@ -141,6 +147,10 @@ struct Reader<'a> {
 
 fn line(span: &Span) -> u32 {
     u32::try_from(span.start.line()).unwrap_or(u32::MAX).max(1)
+}
+
+fn bytes(span: &Span) -> Range<usize> {
+    span.byte_range().unwrap_or_default()
 }
 
 impl<'a> Reader<'a> {
@@ -195,6 +205,7 @@ impl<'a> Reader<'a> {
 
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, FormError> {
         let line = line(span);
+        let mut bytes = bytes(span);
         self.nodes += 1;
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
             return Err(self
@@ -232,7 +243,10 @@ impl<'a> Reader<'a> {
                 let mut items = Vec::new();
                 loop {
                     match self.next()? {
-                        (Event::SequenceEnd, _) => break Kind::List(items),
+                        (Event::SequenceEnd, span) => {
+                            bytes.end = span.end.byte_offset().unwrap_or(bytes.end);
+                            break Kind::List(items);
+                        }
                         (event, span) => items.push(self.node(event, &span, depth + 1)?),
                     }
                 }
@@ -240,7 +254,7 @@ impl<'a> Reader<'a> {
             Event::MappingStart(..) => self.map(depth)?,
             _ => return Err(self.error(line, "something else stands here", "a value")),
         };
-        Ok(Node { line, kind })
+        Ok(Node { line, bytes, kind })
     }
 
     fn map(&mut self, depth: usize) -> Result<Kind, FormError> {
@@ -274,6 +288,7 @@ impl<'a> Reader<'a> {
             pairs.push((
                 Key {
                     line: key.line,
+                    bytes: key.bytes,
                     text,
                 },
                 value,

@@ -390,7 +390,8 @@ impl Files<'_> {
     }
 }
 
-fn official_test(id: &str) -> Option<&'static str> {
+/// The test that the validator looks for where evidence of a requirement names none.
+pub(crate) fn official_test(id: &str) -> Option<&'static str> {
     OFFICIAL_TESTS
         .iter()
         .find(|(known, _)| *known == id)

@@ -6,7 +6,7 @@ use crate::form::{Checklist, Entry, Field, Text, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Metadata fields by both spellings that the validator knows, and whether each is required.
-const FIELDS: &[(&str, &str, bool)] = &[
+pub(crate) const FIELDS: &[(&str, &str, bool)] = &[
     ("kubernetesVersion", "kubernetes_version", true),
     ("platformName", "platform_name", true),
     ("platformVersion", "platform_version", true),
@@ -28,7 +28,7 @@ const STATUSES: [&str; 4] = [
 ];
 
 /// The only MUST that may be N/A.
-const CONDITIONAL: &str = "cluster_autoscaling";
+pub(crate) const CONDITIONAL: &str = "cluster_autoscaling";
 
 /// Checks everything that needs no other file.
 pub(super) fn check(list: &Checklist, expected: &[Expected], findings: &mut Findings) {

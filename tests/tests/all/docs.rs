@@ -133,10 +133,10 @@ fn every_relative_link_leads_somewhere() {
 }
 
 /// What `karat` takes, as its own help says: flags by subcommand, written with blanks.
-struct Commands(BTreeMap<String, BTreeSet<String>>);
+pub(crate) struct Commands(BTreeMap<String, BTreeSet<String>>);
 
 impl Commands {
-    fn ask(karat: &Path) -> Result<Commands> {
+    pub(crate) fn ask(karat: &Path) -> Result<Commands> {
         let mut commands = BTreeMap::new();
         let mut waiting = vec![String::new()];
         while let Some(path) = waiting.pop() {
@@ -162,7 +162,7 @@ impl Commands {
     }
 
     /// What is wrong with a command line, given without the program.
-    fn check(&self, words: &[String]) -> Option<String> {
+    pub(crate) fn check(&self, words: &[String]) -> Option<String> {
         let mut path = String::new();
         let mut rest = words.iter().peekable();
         while let Some(word) = rest.peek() {
@@ -213,7 +213,7 @@ fn flags(help: &str) -> BTreeSet<String> {
 }
 
 /// Command lines of `karat` in a page, without the program: lines of `console` fences, and code in prose.
-fn command_lines(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn command_lines(text: &str) -> Vec<Vec<String>> {
     let (prose, fences) = split(text);
     let typed = fences
         .iter()

@@ -16,6 +16,8 @@ mod kill;
 mod layers;
 mod leases;
 mod polyglot;
+mod review_bot;
 mod runs_meet;
 mod safety;
+mod submit;
 mod words;

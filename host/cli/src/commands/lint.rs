@@ -76,7 +76,10 @@ fn exit(report: &Report) -> Exit {
 }
 
 /// Reads an official form.
-pub(super) fn form(path: &Path) -> Result<Form, CommandError> {
+///
+/// # Errors
+/// It is none; the error says where and what to do.
+pub(crate) fn form(path: &Path) -> Result<Form, CommandError> {
     let name = path.display().to_string();
     let read = |name: &str| -> Result<Form, FormError> { read_form(name, &read_file(path, name)?) };
     read(&name).map_err(|error| {

@@ -9,7 +9,9 @@ mod lint;
 mod list;
 mod plan;
 mod probe;
+mod product;
 mod replay;
+mod review;
 mod run;
 mod verify;
 
@@ -79,6 +81,8 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Bundle(BundleCommand::Withhold(args)) => bundle::withhold_answers(context, &args),
         Command::Verify(args) => verify::execute(context, &args),
         Command::Lint(args) => lint::execute(context, &args),
+        Command::Product(args) => product::execute(context, &args),
+        Command::Review(args) => review::execute(context, &args),
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),
         Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {

@@ -7,6 +7,7 @@ pub(crate) mod display;
 pub(crate) mod lint;
 pub(crate) mod plan;
 pub(crate) mod printer;
+pub(crate) mod product;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod text;

@@ -1,0 +1,297 @@
+//! Reads `karat.toml`: what only the vendor knows of the platform. Strict TOML, every mistake with its place.
+//!
+//! ```toml
+//! [platform]                          # keys as in the form, below `metadata`
+//! platformName = "Acme AI"
+//! vendorName = "Acme Inc."
+//! k8sConformanceUrl = "https://github.com/cncf/k8s-conformance/tree/master/v1.37/acme"
+//!
+//! [[declaration]]                     # quoted wherever a result counts because of it
+//! requirements = ["gang_scheduling"]  # or ["*"]
+//! text = "Run on three nodes with two H100 each, in our data centre in Graz."
+//! by = "Jane Doe, Acme Inc."
+//! ```
+//!
+//! A declaration stands in for the positive sign of real hardware that a run did not see. It never turns a simulation into
+//! something else.
+
+use super::escape::is_treacherous;
+use crate::lint::FIELDS;
+use crate::manifest::source::{Problem, Source, shown};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use toml::Spanned as S;
+
+/// Largest file in bytes.
+pub const PLATFORM_SIZE_MAX: usize = 1 << 20;
+
+/// Longest value in characters.
+const VALUE_MAX: usize = 1000;
+
+/// All requirements.
+pub(super) const ANY: &str = "*";
+
+/// The key that the form fills in itself.
+const VERSION: &str = "kubernetesVersion";
+
+/// Why a text is no `karat.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlatformError {
+    /// It is larger than it needs to be.
+    #[error("{origin}: the file has {size} bytes and at most {PLATFORM_SIZE_MAX} are read")]
+    TooLarge {
+        /// The file.
+        origin: String,
+        /// Size in bytes.
+        size: usize,
+    },
+    /// Something in it is wrong.
+    #[error("{0}")]
+    Invalid(Box<Problem>),
+}
+
+/// What the vendor says of the platform.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// Metadata by the keys of the form.
+    pub metadata: BTreeMap<String, String>,
+    /// Declarations in the order of the file.
+    pub declarations: Vec<Declaration>,
+}
+
+/// What somebody stands in for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declaration {
+    /// Requirement ids, or `*`.
+    pub requirements: BTreeSet<String>,
+    /// The words. One line.
+    pub text: String,
+    /// Who says so. One line.
+    pub by: String,
+}
+
+impl Platform {
+    /// The first declaration that covers a requirement.
+    pub fn declaration(&self, id: &str) -> Option<&Declaration> {
+        let mut all = self.declarations.iter();
+        all.find(|one| one.requirements.contains(id) || one.requirements.contains(ANY))
+    }
+
+    /// Reads `karat.toml`. `origin` is what messages call it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn parse(text: &str, origin: &str) -> Result<Platform, PlatformError> {
+        if text.len() > PLATFORM_SIZE_MAX {
+            return Err(PlatformError::TooLarge {
+                origin: origin.to_owned(),
+                size: text.len(),
+            });
+        }
+        let source = Source::new(text, origin);
+        let raw: RawFile = toml::from_str(text).map_err(|error| {
+            let message = error.message().lines().collect::<Vec<_>>().join("; ");
+            PlatformError::Invalid(source.problem(error.span().unwrap_or(0..0), message))
+        })?;
+        let reader = Reader { source };
+        let mut platform = Platform::default();
+        for (key, value) in &raw.platform {
+            reader.key(key)?;
+            let optional = FIELDS
+                .iter()
+                .any(|(camel, _, required)| *camel == key.get_ref() && !required);
+            let text = reader.value(value, optional)?;
+            platform.metadata.insert(key.get_ref().clone(), text);
+        }
+        for raw in &raw.declaration {
+            platform.declarations.push(reader.declaration(raw)?);
+        }
+        Ok(platform)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    platform: BTreeMap<S<String>, S<String>>,
+    #[serde(default)]
+    declaration: Vec<RawDeclaration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDeclaration {
+    requirements: S<Vec<S<String>>>,
+    text: S<String>,
+    by: S<String>,
+}
+
+struct Reader<'a> {
+    source: Source<'a>,
+}
+
+impl Reader<'_> {
+    fn refuse<T>(
+        &self,
+        span: Range<usize>,
+        message: impl Into<String>,
+    ) -> Result<T, PlatformError> {
+        Err(PlatformError::Invalid(self.source.problem(span, message)))
+    }
+
+    fn key(&self, key: &S<String>) -> Result<(), PlatformError> {
+        let text = key.get_ref().as_str();
+        if text == VERSION {
+            let message = "the version comes from the form; remove this line";
+            return self.refuse(key.span(), message);
+        }
+        if FIELDS.iter().any(|(camel, _, _)| *camel == text) {
+            return Ok(());
+        }
+        let same =
+            |known: &str| known.to_lowercase() == text.replace(['_', '-'], "").to_lowercase();
+        let near = FIELDS.iter().find(|(camel, _, _)| same(camel));
+        let hint = match near {
+            Some((camel, _, _)) => format!("write `{camel}`"),
+            None => {
+                let known = FIELDS.iter().map(|(camel, _, _)| *camel);
+                let known: Vec<&str> = known.filter(|known| *known != VERSION).collect();
+                format!("the form has {}", known.join(", "))
+            }
+        };
+        let message = format!("`{}` is no metadata of the form; {hint}", shown(text));
+        self.refuse(key.span(), message)
+    }
+
+    fn value(&self, value: &S<String>, may_be_empty: bool) -> Result<String, PlatformError> {
+        let text = value.get_ref();
+        let trimmed = text.trim();
+        if trimmed.is_empty() && !may_be_empty {
+            return self.refuse(
+                value.span(),
+                "nothing stands here; write a text or remove the line",
+            );
+        }
+        if text.chars().count() > VALUE_MAX {
+            let message = format!("the text has more than {VALUE_MAX} characters");
+            return self.refuse(value.span(), message);
+        }
+        if let Some(c) = text.chars().find(|c| is_treacherous(*c)) {
+            let message = format!(
+                "U+{:04X} stands here; write one line without characters that cannot be seen",
+                u32::from(c)
+            );
+            return self.refuse(value.span(), message);
+        }
+        if trimmed.starts_with('[') && trimmed.ends_with(']') {
+            let message = "this is a placeholder of the form; write the value of your product";
+            return self.refuse(value.span(), message);
+        }
+        Ok(trimmed.to_owned())
+    }
+
+    fn declaration(&self, raw: &RawDeclaration) -> Result<Declaration, PlatformError> {
+        let mut requirements = BTreeSet::new();
+        for id in raw.requirements.get_ref() {
+            let text = id.get_ref();
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if text != ANY && (text.is_empty() || text.len() > 64 || !text.chars().all(plain)) {
+                let message = format!(
+                    "`{}` is no requirement; write an id of the form, or `*` for all",
+                    shown(text)
+                );
+                return self.refuse(id.span(), message);
+            }
+            if !requirements.insert(text.clone()) {
+                let message = format!("`{}` stands here twice", shown(text));
+                return self.refuse(id.span(), message);
+            }
+        }
+        if requirements.is_empty() {
+            let message = "the declaration covers nothing; name requirements, or `*` for all";
+            return self.refuse(raw.requirements.span(), message);
+        }
+        Ok(Declaration {
+            requirements,
+            text: self.value(&raw.text, false)?,
+            by: self.value(&raw.by, false)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[platform]\nplatformName = \"Acme\"\nrepoUrl = \"\"\n\n[[declaration]]\nrequirements = [\"gang_scheduling\"]\n\
+        text = \"Three real nodes.\"\nby = \"Jane Doe\"\n";
+
+    fn problem(text: &str) -> Problem {
+        match Platform::parse(text, "karat.toml") {
+            Err(PlatformError::Invalid(problem)) => *problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        let platform = Platform::parse(GOOD, "karat.toml").unwrap();
+        assert_eq!(platform.metadata["platformName"], "Acme");
+        assert_eq!(platform.metadata["repoUrl"], "");
+        assert_eq!(
+            platform.declaration("gang_scheduling").unwrap().by,
+            "Jane Doe"
+        );
+        assert_eq!(platform.declaration("gpu_sharing"), None);
+        let all = GOOD.replace("gang_scheduling", "*");
+        let platform = Platform::parse(&all, "karat.toml").unwrap();
+        assert!(platform.declaration("gpu_sharing").is_some());
+        assert_eq!(
+            Platform::parse("", "karat.toml").unwrap(),
+            Platform::default()
+        );
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        for (old, new, line, says) in [
+            ("platformName", "platform_name", 2, "write `platformName`"),
+            ("platformName", "platfrom", 2, "the form has platformName"),
+            (
+                "platformName",
+                "kubernetesVersion",
+                2,
+                "comes from the form",
+            ),
+            ("\"Acme\"", "5", 2, "invalid type"),
+            ("\"Acme\"", "\"\"", 2, "nothing stands here"),
+            ("\"Acme\"", "\"[Platform Name]\"", 2, "placeholder"),
+            ("\"Acme\"", "\"a\\u202eb\"", 2, "U+202E"),
+            ("\"Acme\"", "\"a\\nb\"", 2, "U+000A"),
+            (
+                "[platform]",
+                "[platform]\nplatformName = \"B\"",
+                3,
+                "duplicate key",
+            ),
+            ("[[declaration]]", "[[declarations]]", 5, "unknown field"),
+            ("by = ", "from = ", 8, "unknown field"),
+            ("[\"gang_scheduling\"]", "[]", 6, "covers nothing"),
+            ("[\"gang_scheduling\"]", "[\"Gang\"]", 6, "no requirement"),
+            ("[\"gang_scheduling\"]", "[\"a\", \"a\"]", 6, "twice"),
+            ("\"Three real nodes.\"", "\" \"", 7, "nothing stands here"),
+        ] {
+            assert!(GOOD.contains(old), "{old}");
+            let found = problem(&GOOD.replacen(old, new, 1));
+            assert_eq!(found.line, line, "{found}");
+            assert!(found.message.contains(says), "{found}");
+        }
+        let long = GOOD.replace("Acme", &"x".repeat(VALUE_MAX + 1));
+        assert!(problem(&long).message.contains("more than"));
+        let huge = " ".repeat(PLATFORM_SIZE_MAX + 1);
+        let error = Platform::parse(&huge, "karat.toml").unwrap_err();
+        assert!(matches!(error, PlatformError::TooLarge { .. }), "{error}");
+    }
+}

@@ -1,0 +1,198 @@
+//! What is left of a run when somebody has computed it again: the record, and how far each attempt of it holds. Product
+//! folders and reviews are made of this, never of a record alone, which is a file that anybody can edit.
+
+use crate::engine::Engine;
+use crate::model::{AttemptRecord, ProbeRecord, RunRecord};
+use crate::replay::{Depth, ReplayError, ReplayedAttempt, replay};
+use crate::runfolder;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A run that was computed again.
+#[derive(Clone, Debug)]
+pub struct Recomputed {
+    /// The record as it stands in the bundle.
+    pub record: RunRecord,
+    /// Every attempt of the record that was looked at.
+    pub attempts: Vec<RecomputedAttempt>,
+    /// Digests of the components that the reader knows from elsewhere: those of the program, or of a list of a reviewer.
+    pub known: BTreeSet<String>,
+    /// What else was found out about the bundle, one sentence each: its signature, its witness.
+    pub statements: Vec<Statement>,
+}
+
+/// How far one attempt holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecomputedAttempt {
+    /// Probe id.
+    pub probe: String,
+    /// Counts from 1.
+    pub attempt: u32,
+    /// How far it was computed again.
+    pub depth: Depth,
+    /// What differs from the record, one sentence each. May quote the bundle.
+    pub differences: Vec<String>,
+}
+
+impl RecomputedAttempt {
+    fn of(found: &ReplayedAttempt) -> RecomputedAttempt {
+        let differences = found.findings.iter().map(|difference| {
+            format!(
+                "{}: recorded {}, computed again {}",
+                difference.what, difference.recorded, difference.replayed
+            )
+        });
+        RecomputedAttempt {
+            probe: found.probe.clone(),
+            attempt: found.attempt,
+            depth: found.depth.clone(),
+            differences: differences.collect(),
+        }
+    }
+}
+
+/// A finding that does not belong to one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Whether it speaks for the bundle, against it, or neither.
+    pub weight: Weight,
+    /// A sentence. May quote the bundle.
+    pub text: String,
+}
+
+/// What a statement does to a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It was checked and holds.
+    Holds,
+    /// It was checked and does not hold.
+    Breaks,
+    /// It was not checked, or could not be.
+    Open,
+}
+
+impl Weight {
+    /// One word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Weight::Holds => "holds",
+            Weight::Breaks => "broken",
+            Weight::Open => "open",
+        }
+    }
+}
+
+/// How far the attempt of a probe that counts was computed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing<'a> {
+    /// From the first call to the end, and it agrees.
+    Full,
+    /// Nothing differs, and not all of it could be computed again; the text says why.
+    Partly(&'a str),
+    /// Something differs; the first difference.
+    Differs(&'a str),
+}
+
+impl Recomputed {
+    /// Computes a bundle or a run folder again. Components that are not `known` are run only if `foreign` says so: a stranger's
+    /// bundle brings a stranger's code, however well it is confined.
+    ///
+    /// # Errors
+    /// There is no run record that can be read. Everything below it is a finding.
+    pub async fn compute(
+        engine: &Engine,
+        folder: &Path,
+        known: BTreeSet<String>,
+        foreign: bool,
+    ) -> Result<Recomputed, ReplayError> {
+        let mut run = Recomputed {
+            record: runfolder::read_record(folder)?,
+            attempts: Vec::new(),
+            known,
+            statements: Vec::new(),
+        };
+        let mut seen = BTreeSet::new();
+        for probe in &run.record.probes {
+            if !seen.insert(&probe.probe) {
+                continue;
+            }
+            if foreign || run.is_known(probe) {
+                let report = replay(engine, folder, Some(&probe.probe)).await?;
+                let found = report.attempts.iter().map(RecomputedAttempt::of);
+                run.attempts.extend(found);
+                continue;
+            }
+            let why = "its component is not one of those that are known here, and was not run";
+            let skipped = probe.attempts.iter().map(|attempt| RecomputedAttempt {
+                probe: probe.probe.clone(),
+                attempt: attempt.attempt,
+                depth: Depth::None(why.to_owned()),
+                differences: Vec::new(),
+            });
+            run.attempts.extend(skipped);
+        }
+        Ok(run)
+    }
+
+    /// From what a replay found. `known` as in [`Recomputed::known`].
+    pub fn new(
+        record: RunRecord,
+        attempts: &[ReplayedAttempt],
+        known: BTreeSet<String>,
+    ) -> Recomputed {
+        Recomputed {
+            record,
+            attempts: attempts.iter().map(RecomputedAttempt::of).collect(),
+            known,
+            statements: Vec::new(),
+        }
+    }
+
+    /// What was found for one attempt.
+    pub fn attempt(&self, probe: &str, attempt: u32) -> Option<&RecomputedAttempt> {
+        let mut attempts = self.attempts.iter();
+        attempts.find(|found| found.probe == probe && found.attempt == attempt)
+    }
+
+    /// How far the attempt that counts holds.
+    pub fn backing(&self, probe: &ProbeRecord, attempt: &AttemptRecord) -> Backing<'_> {
+        let Some(found) = self.attempt(&probe.probe, attempt.attempt) else {
+            return Backing::Partly("nobody computed it again");
+        };
+        match (&found.depth, found.differences.first()) {
+            (_, Some(difference)) => Backing::Differs(difference),
+            (Depth::Full, None) => Backing::Full,
+            (Depth::NotRecomputable(why) | Depth::None(why), None) => Backing::Partly(why),
+        }
+    }
+
+    /// Whether a component is known from elsewhere.
+    pub fn is_known(&self, probe: &ProbeRecord) -> bool {
+        self.known.contains(&probe.digest)
+    }
+
+    /// Probes that answer a requirement, in the order of the plan.
+    pub fn answering<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a ProbeRecord> {
+        let probes = self.record.probes.iter();
+        probes.filter(move |probe| probe.requirements.iter().any(|known| known == id))
+    }
+
+    /// Everything that does not hold, one sentence each. May quote the bundle.
+    pub fn contradictions(&self) -> Vec<String> {
+        let of_attempts = self.attempts.iter().flat_map(|attempt| {
+            let name = format!("{} attempt {}", attempt.probe, attempt.attempt);
+            attempt
+                .differences
+                .iter()
+                .map(move |text| format!("{name}: {text}"))
+        });
+        let broken = self
+            .statements
+            .iter()
+            .filter(|statement| statement.weight == Weight::Breaks);
+        broken
+            .map(|statement| statement.text.clone())
+            .chain(of_attempts)
+            .collect()
+    }
+}
