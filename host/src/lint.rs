@@ -11,7 +11,7 @@
 //! The verdict follows the newest known revision of the validator (cncf/k8s-ai-conformance#141 with the fix for #145, and
 //! the logo check of #133). Where earlier ones refuse what this one accepts, there is a warning.
 
-mod artifact;
+pub(crate) mod artifact;
 mod evidence;
 mod origin;
 mod place;

@@ -405,7 +405,7 @@ pub fn run_schema() -> serde_json::Value {
 }
 
 /// Whether a dependency makes objects keep their order must not decide how the published file looks.
-fn sorted(value: serde_json::Value) -> serde_json::Value {
+pub(crate) fn sorted(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {
         Value::Object(map) => {

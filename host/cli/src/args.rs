@@ -89,6 +89,9 @@ pub(crate) enum Command {
     /// Check a bundle without trusting who made it: digests, signatures, and every verdict computed again, offline
     #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// Write what a finished run says: a page for people, files for machines and for the programme
+    #[command(after_long_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
     /// Say offline what the programme's validator would make of a product folder, and what it does not look at
     #[command(after_long_help = LINT_EXAMPLES)]
     Lint(LintArgs),
@@ -126,6 +129,12 @@ const CLEAN_EXAMPLES: &str = "Examples:\n  \
     karat clean karat-runs/20260101T120000Z     by the journal of that run\n  \
     karat clean --dry-run                       by seals on the cluster: list what would go\n\n\
     Objects go by uid, and only if the journal or a seal proves that a run of Karat made them.";
+const REPORT_EXAMPLES: &str = "Examples:\n  \
+    karat report karat-runs/20260101T120000Z --to html --out report.html\n  \
+    karat report karat-runs/20260101T120000Z --to all --out reports\n  \
+    karat report karat-runs/20260101T120000Z --to json | jq .summary\n\n\
+    Nothing is judged again and no cluster is asked: a report repeats what the folder says, and tells what is missing in it.\n\
+    Ends with 0 when the report is written, whatever it says, and with 2 when something is missing or damaged.";
 
 const VERIFY_EXAMPLES: &str = "Examples:\n  \
     karat verify karat-runs/20260101T120000Z/bundle\n  \
@@ -441,6 +450,41 @@ pub(crate) struct VerifyArgs {
     pub(crate) sources: SourceArgs,
 }
 
+/// A format of `karat report`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// Plain lines: the verdicts and what to do next
+    Terminal,
+    /// One page for people, which needs no network
+    Html,
+    /// For machines, with a published schema
+    Json,
+    /// JUnit XML
+    Junit,
+    /// The text of `go test -v`
+    E2eLog,
+    /// The events of `go test -json`
+    Results,
+    /// One Markdown page for each requirement, into a folder
+    Markdown,
+    /// All of these but `terminal`, into a folder, under the names that the programme knows
+    All,
+}
+
+/// Arguments of `karat report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Output folder of a run, or a bundle
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "terminal")]
+    pub(crate) to: ReportFormat,
+    /// File to write, or folder for `markdown` and `all` [default: stdout; `markdown` and `all` need it]
+    #[arg(short, long, value_name = "FILE_OR_DIR", required_if_eq_any([("to", "markdown"), ("to", "all")]))]
+    pub(crate) out: Option<PathBuf>,
+}
+
 /// Arguments of `karat lint`.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
@@ -627,6 +671,8 @@ mod tests {
             &["karat", "plan", "--offline", "--context", "x"],
             &["karat", "-q", "-v", "list"],
             &["karat", "lint"],
+            &["karat", "report", "folder", "--to", "all"],
+            &["karat", "report", "folder", "--to", "pdf"],
             &["karat", "lint", "folder", "--explain", "logo-type"],
             &["karat", "product", "run", "--out", "folder"],
             &["karat", "product", "run", "--form", "form"],

@@ -15,7 +15,7 @@ const NAME_MAX: usize = 300;
 
 /// Kind of an artefact, by its exact name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text,
     Json,
     Junit,
@@ -23,7 +23,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// By the last part of a path; upper and lower case are one, as for the validator.
-    pub(super) fn of(name: &str) -> Option<Kind> {
+    pub(crate) fn of(name: &str) -> Option<Kind> {
         match name.to_lowercase().as_str() {
             "e2e.log" => Some(Kind::Text),
             "results.json" => Some(Kind::Json),
@@ -33,7 +33,7 @@ impl Kind {
     }
 
     /// What a file looks like, whatever its name.
-    pub(super) fn guess(text: &str) -> Option<(Kind, &'static str)> {
+    pub(crate) fn guess(text: &str) -> Option<(Kind, &'static str)> {
         if text.lines().any(|line| result_line(line).is_some()) {
             return Some((Kind::Text, "e2e.log"));
         }
@@ -48,7 +48,7 @@ impl Kind {
 
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Pass,
     Fail,
     Skip,
@@ -56,23 +56,23 @@ pub(super) enum Outcome {
 
 /// What an artefact says.
 #[derive(Debug, Default)]
-pub(super) struct Results {
+pub(crate) struct Results {
     tests: BTreeMap<String, Outcome>,
     /// Names of failed tests, or of packages that failed without one.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// What a real run would have written and is not there, each with its line.
-    pub(super) doubts: Vec<(u32, String)>,
+    pub(crate) doubts: Vec<(u32, String)>,
     /// The latest time in it, as written; it begins with year, month and day.
-    pub(super) latest: Option<String>,
+    pub(crate) latest: Option<String>,
 }
 
 /// Why an artefact says nothing.
 #[derive(Debug)]
-pub(super) struct Unreadable {
-    pub(super) line: u32,
-    pub(super) what: String,
+pub(crate) struct Unreadable {
+    pub(crate) line: u32,
+    pub(crate) what: String,
     /// It could be right, but is not read here.
-    pub(super) unsupported: bool,
+    pub(crate) unsupported: bool,
 }
 
 fn unreadable(line: u32, what: impl Into<String>) -> Unreadable {
@@ -97,7 +97,7 @@ impl Results {
     }
 
     /// The result of a test, or of its subtests together: one failure fails, and all skipped is skipped.
-    pub(super) fn outcome_of(&self, name: &str) -> Option<Outcome> {
+    pub(crate) fn outcome_of(&self, name: &str) -> Option<Outcome> {
         if let Some(outcome) = self.tests.get(name) {
             return Some(*outcome);
         }
@@ -138,7 +138,7 @@ impl Results {
 }
 
 /// Reads an artefact.
-pub(super) fn read(kind: Kind, text: &str) -> Result<Results, Unreadable> {
+pub(crate) fn read(kind: Kind, text: &str) -> Result<Results, Unreadable> {
     match kind {
         Kind::Text => go_text(text),
         Kind::Json => go_json(text),

@@ -16,6 +16,7 @@ mod kill;
 mod layers;
 mod leases;
 mod polyglot;
+mod reports;
 mod review_bot;
 mod runs_meet;
 mod safety;

@@ -20,7 +20,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -34,7 +34,7 @@ fn manifest(language: &str) -> Result<(Manifest, String)> {
     Ok((Manifest::parse(&text, "probe.toml")?, text))
 }
 
-fn run(command: &mut Command, advice: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, advice: &str) -> Result<()> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -52,7 +52,11 @@ fn run(command: &mut Command, advice: &str) -> Result<()> {
 
 /// Installs a tool if it is absent. The marker shows that it is there, of the very version that the example pins, and where:
 /// a Python environment names its own path and does not survive a move.
-fn installed(folder: &Path, pin: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn installed(
+    folder: &Path,
+    pin: &str,
+    install: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let _one = INSTALLING
         .lock()
         .unwrap_or_else(|broken| broken.into_inner());

@@ -11,6 +11,7 @@ mod plan;
 mod probe;
 mod product;
 mod replay;
+mod report;
 mod review;
 mod run;
 mod verify;
@@ -62,12 +63,12 @@ pub(crate) fn start(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let said = remember_panics();
     match catch_unwind(AssertUnwindSafe(|| dispatch(&context, cli.command))) {
         Ok(Ok(exit)) => exit,
-        Ok(Err(error)) => report(&printer, &error),
+        Ok(Err(error)) => tell(&printer, &error),
         Err(_) => {
             let said = said.lock().ok().and_then(|mut said| said.take());
             let said = said.unwrap_or_else(|| "no message".to_owned());
             let error = CommandError::bug(anyhow::anyhow!("internal error: {said}"));
-            report(&printer, &error)
+            tell(&printer, &error)
         }
     }
 }
@@ -80,6 +81,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Bundle(BundleCommand::Create(args)) => bundle::create_bundle(context, &args),
         Command::Bundle(BundleCommand::Withhold(args)) => bundle::withhold_answers(context, &args),
         Command::Verify(args) => verify::execute(context, &args),
+        Command::Report(args) => report::execute(context, &args),
         Command::Lint(args) => lint::execute(context, &args),
         Command::Product(args) => product::execute(context, &args),
         Command::Review(args) => review::execute(context, &args),
@@ -95,7 +97,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
     }
 }
 
-fn report(printer: &Printer, error: &CommandError) -> Exit {
+fn tell(printer: &Printer, error: &CommandError) -> Exit {
     for line in error.lines(printer.err_paint()) {
         printer.always(&line);
     }

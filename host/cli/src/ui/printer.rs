@@ -4,6 +4,8 @@
 //!
 //! Callers hand in harmless text only; see [`crate::ui::text`].
 
+pub(crate) use karat_engine::report::terminal::{Paint, Style};
+
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use std::io::{IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,50 +19,6 @@ pub(crate) enum Verbosity {
     Normal,
     /// Also each call and each log line.
     Verbose,
-}
-
-/// What a colour stands for. No meaning is carried by colour alone: the word is always there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// As it is.
-    Plain,
-    /// Passed.
-    Good,
-    /// Failed, or an error.
-    Bad,
-    /// Could not tell, or a warning.
-    Unsure,
-    /// A heading or a name.
-    Strong,
-    /// Of less interest.
-    Faint,
-}
-
-/// Whether colours are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Paint {
-    /// Plain text.
-    Never,
-    /// ANSI colours.
-    Ansi,
-}
-
-impl Paint {
-    /// The text in a style.
-    pub(crate) fn paint(self, style: Style, text: &str) -> String {
-        let code = match (self, style) {
-            (Paint::Never, _) | (_, Style::Plain) => return text.to_owned(),
-            (_, Style::Good) => "32",
-            (_, Style::Bad) => "1;31",
-            (_, Style::Unsure) => "33",
-            (_, Style::Strong) => "1",
-            (_, Style::Faint) => "2",
-        };
-        if text.is_empty() {
-            return String::new();
-        }
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
 }
 
 /// Writes what a person or a pipeline gets. Cheap to clone.
