@@ -22,6 +22,7 @@
 //!    bend; [`catalog`] knows what each requirement demands at least.
 //! 7. **Bundle.** [`bundle`] copies what may be given away, with a statement and a signature.
 //! 8. **Replay.** [`replay`] does 4 and 6 again from the folder, without a cluster, and compares; [`mod@verify`] does so for a bundle of a stranger.
+//!    [`redacted_copy`] hides more in a copy and keeps it only if it replays to the same verdicts.
 //! 9. **Report.** [`report`] writes what a finished folder says, for people and machines.
 //!
 //! A product folder for the programme is made by [`product`] from a run that was computed again, checked by [`lint`], which
@@ -58,6 +59,7 @@ pub mod package;
 pub mod product;
 pub mod recording;
 pub mod redact;
+pub mod redacted_copy;
 pub mod replay;
 pub mod report;
 pub mod review;

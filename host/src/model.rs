@@ -479,6 +479,18 @@ pub struct RunRecord {
     /// How long its leases made it take; none while it runs or after a crash. Of the last part, where a run was continued.
     #[serde(default)]
     pub leases: Option<LeaseRecord>,
+    /// That this is a copy in which more was hidden, once for each time; empty for the original.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redacted: Vec<RedactionRecord>,
+}
+
+/// That a run was copied, and more was hidden in the copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RedactionRecord {
+    /// Run head of what was copied, 64 hexadecimal digits.
+    pub from: String,
+    /// SHA-256 of the file of rules, 64 hexadecimal digits.
+    pub rules: String,
 }
 
 /// How long a run had to take because of its leases, and how long it took, in milliseconds.

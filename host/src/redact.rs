@@ -9,21 +9,30 @@
 //! It keeps names of Kubernetes' own objects (`default`, `kube-…`, `system:…`), everything of this run, and the uids of
 //! objects. Text without structure (messages, logs) passes patterns and a dictionary of what was already replaced, as whole
 //! words of 8 characters or more; so the engine teaches it nodes and namespaces before the first probe starts.
+//!
+//! Operators add [`Rules`] of their own. Where to look next: `walk` has the places of objects, `scan` the way through a
+//! text, `patterns` and `keys` what is found without knowledge, `encoded` what was packed before.
 
+mod encoded;
+mod keys;
+mod patterns;
+mod rules;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use rules::{MAX_RULES_SIZE, Rules, RulesError};
+
 use hmac::{Hmac, Mac};
 use scan::Dictionary;
 use serde_json::Value;
 use sha2::Sha256;
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Version of these rules, for the header of recordings.
-pub const VERSION: &str = "1";
+/// Version of the built-in rules, for the header of recordings.
+pub const VERSION: &str = "2";
 
 /// Shortest word that is replaced inside text; shorter ones are replaced only where the place tells what they are.
 const WORD_MIN: usize = 8;
@@ -82,10 +91,65 @@ impl std::fmt::Debug for Redactor {
     }
 }
 
+/// How a text is looked at.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// Whether names of namespaces are words to find: in messages, but not in objects, where they are often ordinary words.
+    namespaces: bool,
+    /// Whether all words of the dictionary are found, or only those that no field can be called.
+    words: bool,
+    /// How many packed forms lie around the text.
+    depth: u8,
+}
+
+impl How {
+    fn text(depth: u8) -> How {
+        How {
+            namespaces: true,
+            words: true,
+            depth,
+        }
+    }
+
+    fn string(depth: u8) -> How {
+        How {
+            namespaces: false,
+            ..How::text(depth)
+        }
+    }
+
+    fn word(depth: u8) -> How {
+        How {
+            words: false,
+            ..How::string(depth)
+        }
+    }
+
+    /// One form further in; none beyond `most`.
+    fn deeper(self, most: u8) -> Option<How> {
+        (self.depth < most).then_some(How {
+            depth: self.depth + 1,
+            ..self
+        })
+    }
+}
+
 struct Maps {
+    /// What the operator adds.
+    rules: Arc<Rules>,
+    /// Whether the rules of this program apply, or those of the operator alone.
+    built_in: bool,
+    /// Packed forms around what is being looked at.
+    depth: u8,
+    /// Bytes that the present object was decoded to.
+    decoded: usize,
+    /// Secret values that are found again wherever they stand, with their marks.
+    hidden: HashMap<String, String>,
     /// Keyed by randomness of this run, so that nobody can test guesses against a recording.
     mac: Hmac<Sha256>,
     own: String,
+    /// Run id.
+    run: String,
     /// End of every name that the run gives to objects.
     suffix: String,
     /// Real value to pseudonym.
@@ -93,7 +157,7 @@ struct Maps {
     /// Pseudonym to real value.
     back: HashMap<String, String>,
     /// Marks that were handed out.
-    marks: std::collections::HashSet<String>,
+    marks: HashSet<String>,
     /// Words for text inside objects: all but namespaces, which are often ordinary words.
     words: Dictionary,
     /// Words for messages and logs.
@@ -106,9 +170,38 @@ impl Redactor {
     /// # Errors
     /// The operating system gives no random bytes.
     pub fn new(run: &str) -> Result<Redactor, crate::seal::NoRandomness> {
+        Redactor::with_rules(run, Arc::default())
+    }
+
+    /// As [`Redactor::new`], with rules of the operator beside those of this program.
+    ///
+    /// # Errors
+    /// As [`Redactor::new`].
+    pub fn with_rules(run: &str, rules: Arc<Rules>) -> Result<Redactor, crate::seal::NoRandomness> {
         let mut salt = [0_u8; 32];
         getrandom::fill(&mut salt).map_err(crate::seal::NoRandomness::from_system)?;
-        Ok(Redactor::with_salt(run, &salt))
+        let redactor = Redactor::with_salt(run, &salt);
+        redactor.lock().rules = rules;
+        Ok(redactor)
+    }
+
+    /// With rules of the operator alone: for what was redacted before.
+    ///
+    /// # Errors
+    /// As [`Redactor::new`].
+    pub fn only(run: &str, rules: Arc<Rules>) -> Result<Redactor, crate::seal::NoRandomness> {
+        let redactor = Redactor::with_rules(run, rules)?;
+        redactor.lock().built_in = false;
+        Ok(redactor)
+    }
+
+    /// What stands in the header of recordings: the version of the built-in rules and, where the operator added some, the
+    /// SHA-256 of their file.
+    pub fn version(&self) -> String {
+        match self.lock().rules.digest() {
+            Some(digest) => format!("{VERSION}+{digest}"),
+            None => VERSION.to_owned(),
+        }
     }
 
     fn with_salt(run: &str, salt: &[u8]) -> Redactor {
@@ -117,12 +210,18 @@ impl Redactor {
         Redactor {
             run: run.to_owned(),
             inner: Mutex::new(Maps {
+                rules: Arc::default(),
+                built_in: true,
+                depth: 0,
+                decoded: 0,
+                hidden: HashMap::new(),
+                run: run.to_owned(),
                 mac,
                 own: format!("karat-{run}-"),
                 suffix: format!("-{run}"),
                 forward: HashMap::new(),
                 back: HashMap::new(),
-                marks: std::collections::HashSet::new(),
+                marks: HashSet::new(),
                 words: Dictionary::default(),
                 text_words: Dictionary::default(),
             }),
@@ -131,6 +230,14 @@ impl Redactor {
 
     fn lock(&self) -> MutexGuard<'_, Maps> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the next object or text.
+    fn begin(&self) -> MutexGuard<'_, Maps> {
+        let mut maps = self.lock();
+        maps.decoded = 0;
+        maps.depth = 0;
+        maps
     }
 
     /// Teaches a value before it is met, and gives its pseudonym; the value itself where it is to stay.
@@ -143,17 +250,52 @@ impl Redactor {
     /// Redacts an object of the API in place, whatever the API server gave: also drops `managedFields` and last-applied
     /// annotations. `group` and `resource` (plural) say what it is, since items of lists have no kind.
     pub fn redact(&self, group: &str, resource: &str, object: &mut Value) {
-        self.lock().object(group, resource, object);
+        self.begin().object(group, resource, object);
     }
 
     /// Redacts a `meta/v1 Status` that an error came with: its message, and the name it is about.
     pub fn redact_status(&self, status: &mut Value) {
-        self.lock().status(status);
+        self.begin().status(status);
     }
 
     /// Redacts text without structure: logs, messages, bodies that are no JSON.
     pub fn redact_text(&self, text: &str) -> String {
-        self.lock().text(text).unwrap_or_else(|| text.to_owned())
+        self.begin().text(text).unwrap_or_else(|| text.to_owned())
+    }
+
+    /// As [`Redactor::redact_text`]; a text that is JSON is redacted as the object that it is, however large.
+    pub fn redact_document(&self, text: &str) -> String {
+        let mut maps = self.begin();
+        if text.starts_with(['{', '['])
+            && let Ok(before) = serde_json::from_str::<Value>(text)
+        {
+            let mut value = before.clone();
+            maps.inner_document(&mut value, How::text(1));
+            if value == before {
+                return text.to_owned();
+            }
+            return value.to_string();
+        }
+        maps.text(text).unwrap_or_else(|| text.to_owned())
+    }
+
+    /// Redacts a document that is no object of the API, such as the arguments of a call.
+    pub fn redact_value(&self, value: &mut Value) {
+        self.begin().inner_document(value, How::text(1));
+    }
+
+    /// Teaches what a Node says of the machine below it, before any text speaks of that. The object is not changed.
+    pub fn learn_machine(&self, node: &Value) {
+        let mut maps = self.lock();
+        if let Some(id) = node.pointer("/spec/providerID") {
+            maps.account(id);
+            maps.pseudonym(Class::Account, id.as_str().unwrap_or_default());
+        }
+        for id in ["machineID", "systemUUID", "bootID"] {
+            let id = &node["status"]["nodeInfo"][id];
+            maps.machine(id);
+            maps.pseudonym(Class::Device, id.as_str().unwrap_or_default());
+        }
     }
 
     /// Puts the real values back into text of a request: a name, a selector, an expression, a path.
@@ -196,7 +338,9 @@ impl Maps {
         self.forward.insert(real.to_owned(), made.clone());
         self.back.insert(made.clone(), real.to_owned());
         if real.len() >= WORD_MIN {
-            if class != Class::Namespace {
+            // One with a digit and a dash is no ordinary word.
+            let telling = real.contains('-') && real.bytes().any(|b| b.is_ascii_digit());
+            if class != Class::Namespace || telling {
                 self.words.add(real);
             }
             self.text_words.add(real);
@@ -260,6 +404,30 @@ impl Maps {
         mark
     }
 
+    /// Puts a mark in a secret's place.
+    fn hide(&mut self, text: &mut String) {
+        self.remember(text);
+        *text = self.mark(text);
+    }
+
+    /// Finds a secret again wherever it stands, if it looks as if it was drawn at random: most values of environments are
+    /// ordinary words, and a verdict may hang on them.
+    fn remember(&mut self, real: &str) {
+        if looks_random(real) && !real.contains(&self.run) && !self.hidden.contains_key(real) {
+            let mark = self.mark(real);
+            self.hide_everywhere(real, &mark);
+        }
+    }
+
+    fn hide_everywhere(&mut self, real: &str, mark: &str) {
+        if self.forward.contains_key(real) || self.marks.contains(real) {
+            return;
+        }
+        self.hidden.insert(real.to_owned(), mark.to_owned());
+        self.words.add(real);
+        self.text_words.add(real);
+    }
+
     fn restored(&self, text: &str) -> Result<Option<String>, Removed> {
         let bytes = text.as_bytes();
         let mut out: Option<String> = None;
@@ -318,4 +486,26 @@ impl Maps {
         }
         Ok(())
     }
+}
+
+/// Whether a text has the shape of a mark.
+fn is_mark(text: &str) -> bool {
+    text.strip_prefix(MARK)
+        .is_some_and(|hex| hex.len() == DIGITS && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Letters of both cases among digits, or a long row of letters and digits.
+fn looks_random(text: &str) -> bool {
+    if !(16..=4096).contains(&text.len())
+        || !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'='))
+    {
+        return false;
+    }
+    let count = |is: fn(&u8) -> bool| text.bytes().filter(is).count();
+    let digits = count(u8::is_ascii_digit);
+    let (upper, lower) = (count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+    (digits >= 3 && upper > 0 && lower > 0)
+        || (text.len() >= 24 && digits >= 4 && upper + lower > 0)
 }

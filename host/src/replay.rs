@@ -234,7 +234,7 @@ fn slower(limits: &Limits) -> Limits {
 }
 
 /// The component as it lies in the folder, if its bytes are those that its digest names.
-fn load(engine: &Engine, folder: &Path, digest: &str) -> Result<Probe, String> {
+pub(crate) fn load(engine: &Engine, folder: &Path, digest: &str) -> Result<Probe, String> {
     let path = runfolder::component_path(folder, digest).map_err(|error| error.to_string())?;
     let file =
         std::fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;

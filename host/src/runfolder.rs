@@ -272,6 +272,37 @@ impl RunFolder {
         })
     }
 
+    /// Makes room for a recording at the place that it has in another folder, and gives the path of its folder, which the
+    /// recorder makes.
+    ///
+    /// # Errors
+    /// The text is no such path, or the file system refuses.
+    pub fn place(&self, relative: &str) -> Result<PathBuf, FolderError> {
+        let folder = recording(&self.path, relative)?;
+        let probes = self.path.join(PROBES);
+        for folder in [Some(probes.as_path()), folder.parent()]
+            .into_iter()
+            .flatten()
+        {
+            match private().create(folder) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error("create", folder)(source));
+                }
+                _ => {}
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Ends the writing and removes the lock file: for a folder that nobody knows yet.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn leave(self) -> Result<(), FolderError> {
+        let lock = self.path.join(LOCK_FILE);
+        fs::remove_file(&lock).map_err(io_error("remove", &lock))
+    }
+
     /// Keeps the bytes of a component, so that the run can be replayed elsewhere. Kept once, whoever asks.
     ///
     /// # Errors

@@ -10,10 +10,12 @@ use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
 use karat_engine::model::{AttemptRecord, Reach, RunRecord};
 use karat_engine::recording::{self, Recording};
+use karat_engine::redact::Rules;
 use karat_engine::run::lock::Lock;
 use karat_engine::run::{self, Mode, RunRequest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A finished run and its folder, which goes when this is dropped.
@@ -107,8 +109,47 @@ pub async fn run_loaded(
     engine: Engine,
     probes: Vec<Probe>,
     reach: Reach,
+    grants: Grants,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+) -> Result<Run> {
+    let redaction = Arc::default();
+    run_all(
+        kubeconfig, engine, probes, reach, grants, settings, redaction,
+    )
+    .await
+}
+
+/// Wraps guests and runs them with what an operator wants hidden.
+///
+/// # Errors
+/// As [`run()`], or if a guest cannot be wrapped.
+pub async fn redacting(kubeconfig: &Path, guests: &[Guest], redaction: Arc<Rules>) -> Result<Run> {
+    let engine = Engine::new(&EngineOptions::default())?;
+    let probes = guests
+        .iter()
+        .map(|guest| Ok(component::load(&engine, guest.component()?)?))
+        .collect::<Result<Vec<Probe>>>()?;
+    let (grants, settings) = (Grants::none(), BTreeMap::new());
+    run_all(
+        kubeconfig,
+        engine,
+        probes,
+        Reach::Sandbox,
+        grants,
+        settings,
+        redaction,
+    )
+    .await
+}
+
+async fn run_all(
+    kubeconfig: &Path,
+    engine: Engine,
+    probes: Vec<Probe>,
+    reach: Reach,
     mut grants: Grants,
     settings: BTreeMap<String, BTreeMap<String, String>>,
+    redaction: Arc<Rules>,
 ) -> Result<Run> {
     for probe in &probes {
         grants.extend(Grants::all_asked(probe.manifest()));
@@ -136,6 +177,7 @@ pub async fn run_loaded(
         // Tests share a cluster, and look at what belongs to their own run.
         lock: Lock::None,
         enforce: BTreeSet::new(),
+        redaction,
         nonce: None,
         events: Events::silent(),
         stop: StopSignal::never(),

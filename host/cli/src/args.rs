@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Write what a finished run says: a page for people, files for machines and for the programme
     #[command(after_long_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
+    /// Copy a finished run and hide more in the copy, if every verdict stays the same
+    #[command(after_long_help = REDACT_EXAMPLES)]
+    Redact(RedactArgs),
     /// Say offline what the programme's validator would make of a product folder, and what it does not look at
     #[command(after_long_help = LINT_EXAMPLES)]
     Lint(LintArgs),
@@ -140,6 +143,19 @@ const VERIFY_EXAMPLES: &str = "Examples:\n  \
     karat verify karat-runs/20260101T120000Z/bundle\n  \
     karat verify bundle --key vendor.pem --against AIConformance-1.37.yaml --json\n\n\
     Exit codes: 0 everything was checked and holds, 1 something is wrong, 2 something could not be checked.";
+const REDACT_EXAMPLES: &str = "Examples:\n  \
+    karat redact karat-runs/20260101T120000Z --rules hide.toml --out public\n\n\
+    A file of rules:\n  \
+    [[rule]]\n  \
+    name = \"rack\"\n  \
+    kind = \"Node\"\n  \
+    path = \"metadata.annotations['example.com/rack']\"\n\n  \
+    [[rule]]\n  \
+    name = \"ticket\"\n  \
+    pattern = \"TICKET-[0-9]{6}\"\n\n\
+    Every attempt of the copy is replayed before it gets its name. Where a verdict, a reason or a\n\
+    case would change, nothing is written and the message names the attempt. Signatures and\n\
+    witnesses of a bundle are not copied: they are of the original.";
 const LINT_EXAMPLES: &str = "Examples:\n  \
     karat lint v1.37/my-product\n  \
     karat lint v1.37/my-product --form AIConformance-1.37.yaml     also compares the official texts\n  \
@@ -194,6 +210,9 @@ pub(crate) struct SelectionArgs {
     /// File that says what probes may do [default: what the plan shows as asked for]
     #[arg(long, value_name = "FILE")]
     pub(crate) grants: Option<PathBuf>,
+    /// File of what shall be hidden beside what is hidden anyway, by paths and patterns
+    #[arg(long, value_name = "FILE")]
+    pub(crate) redact: Option<PathBuf>,
     /// Who enforces the permissions of probes beside the door [default: enforce for probes that are not built in]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) rbac: Option<RbacArg>,
@@ -483,6 +502,23 @@ pub(crate) struct ReportArgs {
     /// File to write, or folder for `markdown` and `all` [default: stdout; `markdown` and `all` need it]
     #[arg(short, long, value_name = "FILE_OR_DIR", required_if_eq_any([("to", "markdown"), ("to", "all")]))]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Arguments of `karat redact`.
+#[derive(Debug, Args)]
+pub(crate) struct RedactArgs {
+    /// Output folder of the run, or a bundle of it; it is only read
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run: PathBuf,
+    /// File of what shall be hidden, by paths and patterns
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: PathBuf,
+    /// Folder of the copy; it must not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `karat lint`.

@@ -3,14 +3,17 @@
 
 use crate::args::{ClusterArgs, RbacArg, ReachArg, SelectionArgs, SourceArgs};
 use crate::env::{self, Environment};
-use crate::probes::{Probe, Probes, built_in};
-use crate::ui::diagnostics::CommandError;
+use crate::probes::{Probe, Probes, built_in, read_limited};
+use crate::ui::diagnostics::{Classify as _, CommandError};
+use crate::ui::text::shown;
 use anyhow::anyhow;
 use karat_engine::cluster::ConnectOptions;
 use karat_engine::manifest::{Manifest, SettingKind};
 use karat_engine::model::Reach;
+use karat_engine::redact::{MAX_RULES_SIZE, Rules};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Longest value of a setting in bytes.
 const SETTING_MAX: usize = 4096;
@@ -28,6 +31,8 @@ pub(crate) struct Selection {
     pub(crate) reach: Reach,
     /// The grants file.
     pub(crate) grants: Option<PathBuf>,
+    /// What is hidden beside what is hidden anyway.
+    pub(crate) redaction: Arc<Rules>,
     /// Settings by probe id and key.
     pub(crate) settings: BTreeMap<String, BTreeMap<String, String>>,
     /// Probes at one time.
@@ -66,10 +71,21 @@ impl Selection {
             wanted: args.probes.clone(),
             reach: reach(args.reach),
             grants: args.grants.clone(),
+            redaction: Arc::new(match &args.redact {
+                Some(file) => redaction(file)?,
+                None => Rules::default(),
+            }),
             settings,
             parallel: args.parallel.map_or(PARALLEL_DEFAULT, usize::from),
             probes,
         })
+    }
+
+    /// One line about what the user wants hidden; none where there is no file of rules.
+    pub(crate) fn redaction_line(&self) -> Option<String> {
+        let digest = self.redaction.digest()?;
+        let names = shown(&self.redaction.names().join(", "));
+        Some(format!("also hidden: {names} (rules {})", &digest[..12]))
     }
 
     /// The probes that the user named, or all.
@@ -81,6 +97,17 @@ impl Selection {
             })
             .collect()
     }
+}
+
+/// Reads a file of redaction rules.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub(crate) fn redaction(file: &Path) -> Result<Rules, CommandError> {
+    let name = file.display().to_string();
+    let bytes = read_limited(file, MAX_RULES_SIZE as u64)?;
+    let text = String::from_utf8(bytes).usage(format!("{name} is not UTF-8"))?;
+    Rules::parse(&text, &name).usage(format!("{name} holds no redaction rules"))
 }
 
 /// Probes that act as an account of their own: by the flag, else those that are not built in. A run of reach `read` writes

@@ -413,3 +413,291 @@ fn odd_objects_do_no_harm() {
         redactor.redact_text(&format!("{text}{}", "ä".repeat(9)));
     }
 }
+
+/// A text that must change, and a part of it that must be gone.
+#[test]
+fn secrets_are_known_by_prefix_key_and_place() {
+    let redactor = redactor();
+    for (text, gone) in [
+        ("AIzaSyA1234567890abcdefghijklmnopqrstuv", "1234567890"),
+        ("xoxb-123456789012-abcdefghijklmnop", "abcdefghijklmnop"),
+        ("glpat-a1b2c3d4e5f6g7h8i9j0", "a1b2c3"),
+        ("nvapi-a1b2c3d4e5f6g7h8i9j0", "a1b2c3"),
+        ("hvs.a1b2c3d4e5f6g7h8i9j0", "a1b2c3"),
+        ("postgres://app:hunter2@db:5432/x", "hunter2"),
+        ("redis://:hunter2@db", "hunter2"),
+        ("https://a1b2c3d4e5f6g7h8@sentry.example/1", "a1b2c3"),
+        ("mongodb://u:p@ss@db/x", "p@ss"),
+        ("DB_PASSWORD=hunter2", "hunter2"),
+        ("db-password: \"abc\"", "abc"),
+        ("spring.datasource.password=hunter2", "hunter2"),
+        ("x {\"password\":\"abc\"} y", "abc"),
+        ("x {\\\"password\\\":\\\"hunter2\\\"} y", "hunter2"),
+        ("x-api-key: 0123456789", "0123456789"),
+        ("Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+        ("Cookie: a=b; session=c", "session"),
+        (
+            "{\"auths\":{\"r\":{\"auth\":\"dXNlcjpwYXNz\"}}}",
+            "dXNlcjpwYXNz",
+        ),
+        ("https://b.example/c?sig=a1b2c3d4e5&x=1", "a1b2c3"),
+        ("u:$2y$10$abcdefghijklmnopqrstuv0123456789", "ghijkl"),
+        (
+            "Authorization: Digest username=\"u\", response=\"a1b2c3\"",
+            "a1b2c3",
+        ),
+        ("password: grün-7", "grün"),
+        ("see {\"kty\":\"RSA\",\"d\":\"a1b2c3\"} here", "a1b2c3"),
+        (
+            "see {\"kind\":\"Secret\",\"data\":{\"a\":\"b1b2c3\"}} here",
+            "b1b2c3",
+        ),
+    ] {
+        let seen = redactor.redact_text(text);
+        assert!(
+            !seen.contains(gone) && seen.contains("redacted-"),
+            "{text}: {seen}"
+        );
+    }
+    for same in [
+        "docker.io/library/nginx:1.25@sha256:0123456789abcdef",
+        "max_token: 4096",
+        "pad_token=<pad>",
+        "--authorization-mode=Node,RBAC",
+        "{\"authorization\":{\"mode\":\"Webhook\"}}",
+        "{\"password\":\"\",\"x\":\"some-thing\"}",
+        "password: true",
+        "auth: required",
+        "basic authentication is off",
+        "sk-learn is a library",
+        "xoxb-short",
+        "hf_transfer enabled for the download of models",
+        "https://example.com/path?x=a@b",
+        "ssh://git@example.com/x",
+        "time_per_output_token: 0.25",
+        "100% of 5 nodes",
+        "rate 50%20 is odd",
+        "author: somebody",
+        "cpu{node=\"x\"} 5",
+    ] {
+        assert_eq!(redactor.redact_text(same), same);
+    }
+}
+
+#[test]
+fn packed_secrets_are_found_and_packed_words_are_not() {
+    let redactor = redactor();
+    let key = "ghp_16C7e42F292c6912E7710c838347Ae178B4a";
+    let base64 = |text: &str| data_encoding::BASE64.encode(text.as_bytes());
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut zip, key.as_bytes()).unwrap();
+    let zipped = zip.finish().unwrap();
+    let mut binary = vec![0_u8, 1, 2, 200];
+    binary.extend_from_slice(format!("\u{1}{key}\u{2}").as_bytes());
+    let wide: Vec<u8> = key.bytes().flat_map(|b| [b, 0]).collect();
+    let wrapped = base64(&format!("{} {key}", "word ".repeat(20)));
+    let wrapped = format!("  {}\n  {}", &wrapped[..76], &wrapped[76..]);
+    for packed in [
+        base64(key),
+        base64(&base64(key)),
+        base64(key).trim_end_matches('=').to_owned(),
+        data_encoding::BASE64URL_NOPAD.encode(format!("??>~ {key}").as_bytes()),
+        data_encoding::BASE64.encode(&zipped),
+        data_encoding::BASE64.encode(&zstd::encode_all(key.as_bytes(), 1).unwrap()),
+        data_encoding::BASE64.encode(&binary),
+        data_encoding::BASE64.encode(&wide),
+        data_encoding::HEXLOWER.encode(key.as_bytes()),
+        data_encoding::HEXUPPER.encode(key.as_bytes()),
+        key.bytes().map(|b| format!("%{b:02x}")).collect(),
+        key.replace('_', "%255f"),
+        wrapped,
+        format!("/callback/{}/x", base64(key)),
+        serde_json::json!({"a": serde_json::json!({"b": base64(key)}).to_string()}).to_string(),
+    ] {
+        let seen = redactor.redact_text(&format!("got {packed} today"));
+        assert!(seen.contains("redacted-"), "{packed}: {seen}");
+        assert!(
+            seen.starts_with("got ") && seen.ends_with(" today"),
+            "{seen}"
+        );
+        let first: String = packed.trim().chars().take(24).collect();
+        assert!(
+            !seen.contains(&first) || first.starts_with("/callback") || first.starts_with('{'),
+            "{packed}: {seen}"
+        );
+    }
+    for same in [
+        "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b",
+        "workload-aware-scheduling-gang-0-abcdefgh",
+        "registry.k8s.io/kube-scheduler-amd64/something-long",
+        "aGVsbG8gd29ybGQgaG93IGFyZSB5b3UgdG9kYXk=",
+        "H100-SXM5-80GB-HBM3-0123456789",
+        "MIIDdzCCAl+gAwIBAgIEAgAAuTANBgkqhkiG9w0BAQUFADBaMQswCQYDVQQGEwJJRTESMBAGA1UE",
+        "/var/lib/kubelet/plugins/kubernetes.io/csi/example",
+    ] {
+        assert_eq!(redactor.redact_text(same), same);
+    }
+}
+
+#[test]
+fn packed_text_is_followed_only_so_far() {
+    let redactor = redactor();
+    // Ten megabytes of zeros in ten kilobytes: what cannot be followed is hidden.
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut zip, &vec![b' '; 10 << 20]).unwrap();
+    let bomb = data_encoding::BASE64.encode(&zip.finish().unwrap());
+    let seen = redactor.redact_text(&bomb);
+    assert!(seen.starts_with("redacted-") && seen.len() < 40, "{seen}");
+    // JSON that never closes, and text that opens it again and again.
+    redactor.redact_text(&"{\"a\":".repeat(20_000));
+    redactor.redact_text(&"%41".repeat(50_000));
+    redactor.redact_text(&"a-".repeat(50_000));
+    redactor.redact_text(&"QUFB/".repeat(50_000));
+    redactor.redact_text(&"[".repeat(50_000));
+}
+
+#[test]
+fn arguments_environments_and_keys_hide_their_values() {
+    let redactor = redactor();
+    let mut pod = json!({"metadata": {"name": "a", "labels": {"token": "abc", "x": "glpat-a1b2c3d4e5f6g7h8i9j0"},
+            "annotations": {"example.com/db-password": "abc", "AKIAIOSFODNN7EXAMPLE": "key"}},
+        "spec": {"containers": [{"args": ["--password", "abc", "--token=def", "--v=2", "--max-token=17", "serve"],
+            "command": ["sh", "-c", "export API_KEY=abcdef12; run"], "env": [{"name": "A", "value": "b"}]}],
+            "runtime": {"env": {"A": "value-of-it"}}}});
+    redactor.redact("", "pods", &mut pod);
+    let text = pod.to_string();
+    for gone in [
+        "\"abc\"",
+        "=def",
+        "abcdef12",
+        "value-of-it",
+        "glpat-",
+        "AKIAIOS",
+    ] {
+        assert!(!text.contains(gone), "{gone} in {text}");
+    }
+    for stays in [
+        "\"--v=2\"",
+        "\"--max-token=17\"",
+        "\"serve\"",
+        "\"--password\"",
+        "; run",
+    ] {
+        assert!(text.contains(stays), "{stays} in {text}");
+    }
+    assert!(text.contains("\"--token=redacted-"));
+}
+
+#[test]
+fn what_looks_drawn_at_random_is_found_again_elsewhere() {
+    let redactor = redactor();
+    let mut pod = json!({"spec": {"containers": [{"env": [
+        {"name": "A", "value": "Zk3Jx9QpLm4VtB8s"}, {"name": "B", "value": "production"},
+        {"name": "C", "value": "Zk3Jx9QpLm4VtB8abcdefgh"}]}]}});
+    redactor.redact("", "pods", &mut pod);
+    let mark = pod["spec"]["containers"][0]["env"][0]["value"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        redactor.redact_text("cannot log in with Zk3Jx9QpLm4VtB8s"),
+        format!("cannot log in with {mark}")
+    );
+    let same = "in production with Zk3Jx9QpLm4VtB8abcdefgh";
+    assert_eq!(
+        redactor.redact_text(same),
+        same,
+        "words and names of this run stay"
+    );
+    let mut secret = json!({"data": {"a": data_encoding::BASE64.encode(b"Hu4nTer2Hu4nTer2x")}});
+    redactor.redact("", "secrets", &mut secret);
+    assert!(
+        redactor
+            .redact_text("login Hu4nTer2Hu4nTer2x failed")
+            .contains("redacted-")
+    );
+}
+
+#[test]
+fn machines_and_accounts_are_known_by_their_parts() {
+    let redactor = redactor();
+    redactor.learn_machine(&json!({"spec": {"providerID": "aws:///eu-west-1a/i-0abcdef1234567890"},
+        "status": {"nodeInfo": {"systemUUID": "4C4C4544-0042-3510-8054-B7C04F4D3233", "machineID": "0123456789abcdef0123456789abcdef"}}}));
+    redactor.learn_machine(
+        &json!({"spec": {"providerID": "gce://acme-prod-17/europe-west1-b/gke-pool-1-abcd"}}),
+    );
+    redactor.learn_machine(&json!({"spec": {"providerID": "azure:///subscriptions/5c89852c-d268-c3f3-1b07-005d5ae1dc3f/resourceGroups/rg-tenant-9/providers/Microsoft.Compute/virtualMachines/vm-worker-01"}}));
+    let text = "i-0abcdef1234567890 4c4c4544-0042-3510-8054-b7c04f4d3233 4c4c4544004235108054b7c04f4d3233 \
+                0123456789abcdef0123456789abcdef acme-prod-17 gke-pool-1-abcd rg-tenant-9 vm-worker-01 5c89852c-d268-c3f3-1b07-005d5ae1dc3f";
+    let seen = redactor.redact_text(text);
+    for word in text.split_whitespace() {
+        assert!(!seen.contains(word), "{word} in {seen}");
+    }
+    for same in ["eu-west-1a", "europe-west1-b"] {
+        assert_eq!(redactor.redact_text(same), same);
+    }
+    assert_eq!(redactor.restore_text(&seen).unwrap(), text);
+}
+
+#[test]
+fn rules_of_the_operator_hide_paths_and_patterns() {
+    let rules = Rules::parse(
+        "[[rule]]\nname = \"rack\"\nkind = \"Node\"\npath = \"metadata.annotations['example.com/rack']\"\n\
+         [[rule]]\nname = \"floor\"\nkind = \"Node\"\npath = \"metadata.labels.floor\"\n\
+         [[rule]]\nname = \"power\"\nkind = \"Node\"\npath = \"status.power\"\n\
+         [[rule]]\nname = \"ticket\"\npattern = \"TICKET-[0-9]+\"\n",
+        "rules.toml",
+    )
+    .unwrap();
+    let redactor = Redactor::with_rules("abcdefgh", std::sync::Arc::new(rules.clone())).unwrap();
+    assert_eq!(
+        redactor.version(),
+        format!("{VERSION}+{}", rules.digest().unwrap())
+    );
+    let node = json!({"kind": "Node", "metadata": {"name": "n1", "annotations": {"example.com/rack": "row-3-rack-17"},
+        "labels": {"floor": "4", "zone": "a"}}, "status": {"power": {"watts": 700}}});
+    let mut seen = node.clone();
+    redactor.redact("", "nodes", &mut seen);
+    let mark = seen["metadata"]["annotations"]["example.com/rack"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(is_mark(&mark), "{mark}");
+    assert!(is_mark(
+        seen["metadata"]["labels"]["floor"].as_str().unwrap()
+    ));
+    assert_eq!(seen["metadata"]["labels"]["zone"], "a");
+    assert_eq!(seen["status"]["power"]["watts"], 0);
+    assert_eq!(
+        redactor.redact_text("fire at row-3-rack-17, floor 4, see TICKET-815"),
+        format!(
+            "fire at {mark}, floor 4, see {}",
+            redactor.redact_text("TICKET-815")
+        )
+    );
+    let mut other = json!({"kind": "Pod", "metadata": {"labels": {"floor": "4", "TICKET-9": "x"}}});
+    redactor.redact("", "pods", &mut other);
+    assert_eq!(other["metadata"]["labels"]["floor"], "4");
+    assert!(!other.to_string().contains("TICKET-9"));
+    // A copy of the object in a string, and the same in base64.
+    let inner = redactor.redact_text(&node.to_string());
+    assert!(
+        !inner.contains("rack-17") && !inner.contains("\"floor\":\"4\""),
+        "{inner}"
+    );
+    assert!(is_mark(&redactor.redact_text(
+        &data_encoding::BASE64.encode(b"see TICKET-815 there")
+    )));
+
+    let only = Redactor::only("abcdefgh", std::sync::Arc::new(rules)).unwrap();
+    let text = "password: hunter2hunter2 TICKET-4";
+    let seen = only.redact_text(text);
+    assert!(
+        seen.starts_with("password: hunter2hunter2 redacted-"),
+        "{seen}"
+    );
+    let mut pod = json!({"kind": "Pod", "spec": {"nodeName": "n1", "containers": [{"env": [{"name": "A", "value": "b"}]}]}});
+    let before = pod.clone();
+    only.redact("", "pods", &mut pod);
+    assert_eq!(pod, before);
+}

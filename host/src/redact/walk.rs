@@ -1,10 +1,14 @@
 //! Redaction of whole objects: first the places whose meaning is known by their key, then every other string.
 //!
-//! The order matters: a node's name may stand in an annotation before the field that tells that it is one.
+//! The order matters: a node's name may stand in an annotation before the field that tells that it is one. Paths of the
+//! operator's rules come before everything, since they mean the object as the cluster has it.
 
-use super::scan::{is_plain, is_secret_key};
-use super::{Class, Maps};
+use super::keys::{hides, is_device_key, is_secret_key};
+use super::patterns::is_plain;
+use super::scan::is_uuid;
+use super::{Class, How, Maps, WORD_MIN, encoded};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -12,6 +16,11 @@ const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 impl Maps {
     pub(super) fn object(&mut self, group: &str, resource: &str, object: &mut Value) {
+        self.paths_within(object);
+        if !self.built_in {
+            self.strings("", object);
+            return;
+        }
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
             let annotations = metadata
@@ -83,8 +92,67 @@ impl Maps {
         self.strings("", object);
     }
 
+    /// A document that was found inside a string.
+    pub(super) fn inner_document(&mut self, value: &mut Value, how: How) {
+        let before = std::mem::replace(&mut self.depth, how.depth);
+        self.paths_within(value);
+        if self.built_in {
+            self.typed(value);
+        }
+        self.strings("", value);
+        self.depth = before;
+    }
+
+    /// Rules of the operator that name a path, for an object, a list of objects or several.
+    pub(super) fn paths_within(&mut self, value: &mut Value) {
+        let rules = Arc::clone(&self.rules);
+        if rules.has_paths() {
+            self.hide_paths(&rules, value);
+        }
+    }
+
+    fn hide_paths(&mut self, rules: &super::Rules, value: &mut Value) {
+        match value {
+            Value::Array(items) => items
+                .iter_mut()
+                .for_each(|item| self.hide_paths(rules, item)),
+            Value::Object(map) => {
+                let kind = map.get("kind").and_then(Value::as_str).map(str::to_owned);
+                if let Some(items) = map.get_mut("items") {
+                    self.hide_paths(rules, items);
+                }
+                let kind = kind.unwrap_or_default();
+                rules.at_paths(&kind, value, &mut |value| self.hide_for_good(value));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// What the operator named: hidden here, and wherever else it is met as a whole word.
+    fn hide_for_good(&mut self, value: &mut Value) {
+        match value {
+            Value::String(text) if text.is_empty() || super::is_mark(text) => {}
+            Value::String(text) => {
+                let mark = self.mark(text);
+                if text.len() >= WORD_MIN {
+                    self.hide_everywhere(text, &mark);
+                }
+                *text = mark;
+            }
+            Value::Object(map) => map.values_mut().for_each(|value| self.hide_for_good(value)),
+            Value::Array(items) => items.iter_mut().for_each(|value| self.hide_for_good(value)),
+            // A mark would change the type, which a probe may insist on.
+            Value::Number(_) => *value = 0.into(),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
     /// A `Status` of the API server.
     pub(super) fn status(&mut self, status: &mut Value) {
+        if !self.built_in {
+            self.strings("", status);
+            return;
+        }
         let class = match status["details"]["kind"].as_str() {
             Some("nodes" | "Node") => Some(Class::Node),
             Some("namespaces" | "Namespace") => Some(Class::Namespace),
@@ -165,7 +233,13 @@ impl Maps {
 
     fn hide_all(&mut self, value: &mut Value) {
         match value {
-            Value::String(text) => *text = self.mark(text),
+            Value::String(text) => {
+                let inner = encoded::base64(text).and_then(|bytes| String::from_utf8(bytes).ok());
+                if let Some(inner) = inner {
+                    self.remember(&inner);
+                }
+                self.hide(text);
+            }
             Value::Object(map) => map.values_mut().for_each(|value| self.hide_all(value)),
             Value::Array(items) => items.iter_mut().for_each(|value| self.hide_all(value)),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -178,11 +252,13 @@ impl Maps {
             Value::Array(items) => items.iter_mut().for_each(|item| self.typed(item)),
             Value::Object(map) => {
                 self.references(map);
+                self.whole(map);
                 for (key, value) in map.iter_mut() {
                     match value {
                         Value::String(text) if text.is_empty() => {}
                         Value::String(_) => self.typed_string(key, value),
                         Value::Array(items) => match key.as_str() {
+                            "args" | "command" => self.arguments(items),
                             "env" => items.iter_mut().for_each(|item| self.environment(item)),
                             "hostIPs" => items
                                 .iter_mut()
@@ -198,6 +274,12 @@ impl Maps {
                             _ => items.iter_mut().for_each(|item| self.typed(item)),
                         },
                         Value::Object(inner) => {
+                            if key == "env" {
+                                inner
+                                    .values_mut()
+                                    .filter(|value| value.is_string())
+                                    .for_each(|value| self.hide_all(value));
+                            }
                             if is_device_key(key)
                                 && let Some(text) = inner.get_mut("string")
                             {
@@ -210,6 +292,57 @@ impl Maps {
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// Objects that are secrets as a whole, wherever they stand: a copy of a Secret, a private key in JSON.
+    fn whole(&mut self, map: &mut Map<String, Value>) {
+        if map.get("kind").is_some_and(|kind| kind == "Secret") {
+            for part in ["data", "stringData"] {
+                if let Some(values) = map.get_mut(part) {
+                    self.hide_all(values);
+                }
+            }
+        }
+        if map.contains_key("kty") {
+            for part in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+                if let Some(value) = map.get_mut(part) {
+                    self.hide_all(value);
+                }
+            }
+        }
+    }
+
+    /// A command line in parts: `--password=…`, or `--password` with its value behind it. One that is a single text is
+    /// looked at as text.
+    fn arguments(&mut self, items: &mut [Value]) {
+        let mut follows = false;
+        for item in items {
+            let Value::String(text) = item else {
+                follows = false;
+                self.typed(item);
+                continue;
+            };
+            let is_value = std::mem::take(&mut follows);
+            let flag = text.trim_start_matches('-');
+            if flag.len() == text.len() {
+                if is_value && hides(b"", text) {
+                    self.hide(text);
+                }
+                continue;
+            }
+            match flag.split_once('=') {
+                Some((name, value))
+                    if is_secret_key(name.as_bytes()) && hides(name.as_bytes(), value) =>
+                {
+                    let lead = text.len() - value.len();
+                    let mut value = value.to_owned();
+                    self.hide(&mut value);
+                    text.replace_range(lead.., &value);
+                }
+                Some(_) => {}
+                None => follows = is_secret_key(flag.as_bytes()),
+            }
         }
     }
 
@@ -248,13 +381,22 @@ impl Maps {
             "nodeName" | "nominatedNodeName" | HOSTNAME_LABEL => Class::Node,
             "namespace" | NAMESPACE_LABEL => Class::Namespace,
             "hostIP" => Class::Address,
-            "providerID" | "nodeID" => Class::Account,
-            "machineID" | "systemUUID" | "bootID" => Class::Device,
+            "providerID" | "nodeID" => {
+                self.account(value);
+                Class::Account
+            }
+            "machineID" | "systemUUID" => {
+                self.machine(value);
+                Class::Device
+            }
+            "bootID" => Class::Device,
             "uid" => return,
             key if is_device_key(key) => Class::Device,
             key if is_secret_key(key.as_bytes()) => {
-                if let Value::String(text) = value {
-                    *text = self.mark(text);
+                if let Value::String(text) = value
+                    && hides(key.as_bytes(), text)
+                {
+                    self.hide(text);
                 }
                 return;
             }
@@ -263,21 +405,90 @@ impl Maps {
         self.replace(value, class);
     }
 
+    /// Parts of a provider's id that stand alone elsewhere, in names and messages: project, subscription, resource group,
+    /// instance. Zones are the same for everybody.
+    pub(super) fn account(&mut self, value: &Value) {
+        let Some((scheme, rest)) = value.as_str().and_then(|id| id.split_once("://")) else {
+            return;
+        };
+        let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty()).collect();
+        let telling = |part: &&str| {
+            part.len() >= WORD_MIN
+                && part.bytes().any(|b| b.is_ascii_digit())
+                && is_plain(part.as_bytes())
+        };
+        let ids: Vec<&str> = match scheme {
+            "aws" => parts
+                .last()
+                .into_iter()
+                .copied()
+                .filter(|id| id.starts_with("i-"))
+                .collect(),
+            "gce" => match parts.as_slice() {
+                [project, .., instance] => [*project, *instance]
+                    .into_iter()
+                    .filter(|part| part.len() >= WORD_MIN)
+                    .collect(),
+                _ => Vec::new(),
+            },
+            "azure" => parts
+                .windows(2)
+                .filter(|pair| {
+                    [
+                        "subscriptions",
+                        "resourceGroups",
+                        "virtualMachines",
+                        "virtualMachineScaleSets",
+                    ]
+                    .iter()
+                    .any(|word| pair[0].eq_ignore_ascii_case(word))
+                })
+                .map(|pair| pair[1])
+                .filter(|id| id.len() >= WORD_MIN)
+                .collect(),
+            _ => parts
+                .iter()
+                .copied()
+                .filter(|part| is_uuid(part.as_bytes()))
+                .chain(parts.last().into_iter().copied().filter(telling))
+                .collect(),
+        };
+        for id in ids {
+            self.pseudonym(Class::Account, id);
+        }
+    }
+
+    /// Tools write the id of a machine in both cases and without its dashes.
+    pub(super) fn machine(&mut self, value: &Value) {
+        let Some(id) = value.as_str().filter(|id| is_uuid(id.as_bytes())) else {
+            return;
+        };
+        self.pseudonym(Class::Device, id);
+        let other = if id.bytes().any(|b| b.is_ascii_uppercase()) {
+            id.to_ascii_lowercase()
+        } else {
+            id.to_ascii_uppercase()
+        };
+        for variant in [other, id.replace('-', "").to_ascii_lowercase()] {
+            self.pseudonym(Class::Device, &variant);
+        }
+    }
+
     fn environment(&mut self, variable: &mut Value) {
         if let Some(value) = variable.get_mut("value")
             && let Value::String(text) = value
             && !text.is_empty()
         {
-            *text = self.mark(text);
+            self.hide(text);
         }
     }
 
-    /// Every string that is left, except those that say what an object is.
+    /// Every string that is left, and keys. What says what an object is passes patterns alone.
     fn strings(&mut self, key: &str, value: &mut Value) {
         match value {
             Value::String(text) => {
                 let changed = match key {
-                    "apiVersion" | "kind" | "uid" | "resourceVersion" => None,
+                    "apiVersion" | "kind" | "uid" | "resourceVersion" => self.word(text),
                     "message" | "note" => self.text(text),
                     _ => self.string(text),
                 };
@@ -287,24 +498,24 @@ impl Maps {
             }
             Value::Array(items) => items.iter_mut().for_each(|item| self.strings(key, item)),
             Value::Object(map) => {
+                let mut renamed = Vec::new();
                 for (key, value) in map.iter_mut() {
                     self.strings(key, value);
+                    // Almost all keys are names of fields; what was drawn at random has a digit.
+                    let telling = key.len() >= WORD_MIN && key.bytes().any(|b| b.is_ascii_digit());
+                    if (telling || self.rules.has_patterns())
+                        && let Some(new) = self.word(key)
+                    {
+                        renamed.push((key.clone(), new));
+                    }
+                }
+                for (old, new) in renamed {
+                    if let Some(value) = map.remove(&old) {
+                        map.insert(new, value);
+                    }
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
-}
-
-/// Names of device attributes that identify one piece of hardware: `uuid`, `gpu.example.com/serialNumber`.
-fn is_device_key(key: &str) -> bool {
-    let name = key.rsplit('/').next().unwrap_or(key);
-    let has = |word: &str| {
-        name.len() >= word.len()
-            && name
-                .as_bytes()
-                .windows(word.len())
-                .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
-    };
-    name.len() <= 40 && (has("uuid") || has("serialnumber") || name.eq_ignore_ascii_case("serial"))
 }

@@ -17,7 +17,7 @@ use crate::judge::{self, Evidence};
 use crate::model::{AttemptRecord, Outcome, Usage};
 use crate::recording::format::{FORMAT, Header, Limits};
 use crate::recording::{self, ReadOptions, Recorder, Recording};
-use crate::{redact, runfolder};
+use crate::runfolder;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -184,7 +184,7 @@ impl Attempt<'_> {
             contract: manifest.contract.clone(),
             engine: engine::VERSION.to_owned(),
             rules: judge::RULES.to_owned(),
-            redaction: redact::VERSION.to_owned(),
+            redaction: context.redactor.version(),
             attempt: self.place.number,
             started: Timestamp::now().to_string(),
             limits: Limits::from(&manifest.budget),

@@ -28,7 +28,7 @@ use crate::lease::Leases;
 use crate::manifest::{Manifest, SettingKind};
 use crate::model::{ClusterRecord, Outcome, Reach, RunRecord};
 use crate::recording::format::Limits;
-use crate::redact::Redactor;
+use crate::redact::{Redactor, Rules};
 use crate::run_lease::Holder;
 use crate::runfolder::RunFolder;
 use homes::Homes;
@@ -71,6 +71,8 @@ pub struct RunRequest {
     pub enforce: BTreeSet<String>,
     /// How two runs on one cluster are kept apart.
     pub lock: Lock,
+    /// What the operator wants hidden beside what this program hides.
+    pub redaction: Arc<Rules>,
     /// The reviewer's nonce, for a new run.
     pub nonce: Option<String>,
     /// Where events go.

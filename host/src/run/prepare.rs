@@ -79,7 +79,8 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
     record.ended = None;
     folder.write_record(&record)?;
 
-    let redactor = Arc::new(Redactor::new(&record.run)?);
+    let rules = Arc::clone(&request.redaction);
+    let redactor = Arc::new(Redactor::with_rules(&record.run, rules)?);
     teach(&request.engine_cluster, &redactor, &request.events).await;
     let snapshots = Snapshots::new(
         request.engine_cluster.clone(),
@@ -243,6 +244,10 @@ fn plan_digest(request: &RunRequest) -> String {
         );
     }
     let _ = writeln!(text, "{:?} {}", request.mirrors, request.reach);
+    // Whoever forgets the rules when a run goes on would publish what they hid.
+    if let Some(rules) = request.redaction.digest() {
+        let _ = writeln!(text, "redaction {rules}");
+    }
     sha256_hex(text.as_bytes())
 }
 
@@ -277,6 +282,7 @@ fn begin(
     });
     let record = RunRecord {
         leases: None,
+        redacted: Vec::new(),
         format: runfolder::RUN_FORMAT.to_owned(),
         run,
         salt: data_encoding::HEXLOWER.encode(&salt),
@@ -423,6 +429,9 @@ async fn teach(cluster: &Cluster, redactor: &Redactor, events: &Events) {
                 seen += 1;
                 if let Some(name) = item["metadata"]["name"].as_str() {
                     redactor.learn(class, name);
+                }
+                if class == Class::Node {
+                    redactor.learn_machine(item);
                 }
                 for address in item["status"]["addresses"].as_array().into_iter().flatten() {
                     if let Some(address) = address["address"].as_str() {

@@ -32,6 +32,10 @@ fn record() -> RunRecord {
     let salt = [7u8; 16];
     RunRecord {
         leases: None,
+        redacted: vec![crate::model::RedactionRecord {
+            from: "0".repeat(64),
+            rules: "1".repeat(64),
+        }],
         format: RUN_FORMAT.to_owned(),
         run: run_id(&salt, Some("n")),
         salt: data_encoding::HEXLOWER.encode(&salt),

@@ -95,6 +95,7 @@ async fn the_audit_log_shows_the_narrow_account_at_work_and_nothing_is_left_of_i
         mode: Mode::New,
         enforce: BTreeSet::from(["busy".to_owned()]),
         lock: Lock::Lease(Default::default()),
+        redaction: std::sync::Arc::default(),
         nonce: None,
         events: Events::silent(),
         stop: StopSignal::never(),

@@ -335,6 +335,13 @@ fn the_guard_table_is_that_of_the_code() {
 }
 
 #[test]
+fn the_example_of_redaction_rules_can_be_read() {
+    let text = std::fs::read_to_string(root().join("examples/redaction.toml")).unwrap();
+    let rules = karat_engine::redact::Rules::parse(&text, "examples/redaction.toml").unwrap();
+    assert_eq!(rules.names(), ["rack", "owner", "ticket"]);
+}
+
+#[test]
 fn the_example_of_grants_can_be_read() {
     let text = read("examples/grants.toml");
     let grants = Grants::parse(&text, "examples/grants.toml").unwrap();

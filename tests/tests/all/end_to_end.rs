@@ -70,6 +70,7 @@ pub(crate) async fn request(
         // Tests share a cluster, and look at what belongs to their own run.
         lock: Lock::None,
         enforce: BTreeSet::new(),
+        redaction: std::sync::Arc::default(),
         nonce: Some("reviewer-1".to_owned()),
         events: Events::silent(),
         stop: StopSignal::never(),

@@ -3,6 +3,7 @@
 mod accounts;
 mod admission_policy;
 mod bundle;
+mod canaries;
 mod cli;
 mod docs;
 mod door;
@@ -16,6 +17,7 @@ mod kill;
 mod layers;
 mod leases;
 mod polyglot;
+mod redacting;
 mod reports;
 mod review_bot;
 mod runs_meet;

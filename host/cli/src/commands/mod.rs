@@ -10,6 +10,7 @@ mod list;
 mod plan;
 mod probe;
 mod product;
+mod redact;
 mod replay;
 mod report;
 mod review;
@@ -82,6 +83,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Bundle(BundleCommand::Withhold(args)) => bundle::withhold_answers(context, &args),
         Command::Verify(args) => verify::execute(context, &args),
         Command::Report(args) => report::execute(context, &args),
+        Command::Redact(args) => redact::execute(context, &args),
         Command::Lint(args) => lint::execute(context, &args),
         Command::Product(args) => product::execute(context, &args),
         Command::Review(args) => review::execute(context, &args),

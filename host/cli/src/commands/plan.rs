@@ -27,6 +27,9 @@ const TRIAL_NAMESPACE: &str = "default";
 pub(crate) fn execute(context: &Context, args: &PlanArgs) -> CommandResult {
     let selection = Selection::new(&args.selection, &context.environment)?;
     let mut made = make(&selection)?;
+    if let Some(line) = selection.redaction_line() {
+        context.printer.status(&line);
+    }
     let asked = if args.offline {
         None
     } else {

@@ -103,6 +103,9 @@ impl Start<'_> {
             env!("CARGO_PKG_VERSION"),
             counted(self.made.plan.probes.len(), "probe")
         ));
+        if let Some(line) = self.selection.redaction_line() {
+            printer.status(&line);
+        }
         let engine_cluster = connect(options.clone()).await?;
         let probe_cluster = connect(ConnectOptions {
             pace: Some(engine_cluster.pace()),
@@ -138,6 +141,7 @@ impl Start<'_> {
             mode: self.folder.mode,
             enforce: std::mem::take(&mut self.selection.enforce),
             lock: lock(self.args),
+            redaction: std::sync::Arc::clone(&self.selection.redaction),
             nonce: self.args.nonce.clone(),
             events,
             stop: stop_signal,

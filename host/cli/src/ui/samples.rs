@@ -149,6 +149,7 @@ pub(crate) fn judgement(verdict: Option<Verdict>, reason: Option<Reason>) -> Jud
 pub(crate) fn run_record(probes: Vec<ProbeRecord>) -> RunRecord {
     RunRecord {
         leases: None,
+        redacted: Vec::new(),
         format: "1.0".to_owned(),
         run: "k7f2mq3a".to_owned(),
         salt: "00".repeat(16),

@@ -9,6 +9,7 @@ use crate::bindings::karat::probe::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
@@ -126,6 +127,23 @@ enum Step {
     Fail {
         text: String,
     },
+    /// Reads objects in every way there is, and logs, shows and keeps all it saw.
+    Spill {
+        api: String,
+        resource: String,
+        #[serde(default)]
+        labels: String,
+        ms: u32,
+    },
+    /// Keeps a refusal with its whole body, as [`Step::Spill`] does with objects: creates what is not admitted.
+    Provoke {
+        api: String,
+        resource: String,
+        ns: String,
+        body: Value,
+    },
+    /// Gives up, with the end of what was kept.
+    Despair,
 }
 
 /// Plays the script to its end, whatever the steps give.
@@ -135,6 +153,7 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
     let mut open: Option<cases::Case> = None;
     let mut uid = String::new();
     let mut lease: Option<leases::Lease> = None;
+    let mut kept = String::new();
     for (at, step) in steps.into_iter().enumerate() {
         let step = step.to_string().replace("${uid}", &uid);
         let step: Step = serde_json::from_str(&step).map_err(|e| format!("step {at}: {e}"))?;
@@ -286,6 +305,32 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
             Step::Name { prefix } => Ok(run::name(&prefix)),
             Step::Namespace { alias } => run::namespace(&alias),
             Step::Fail { text } => return Err(text),
+            Step::Spill {
+                api,
+                resource,
+                labels,
+                ms,
+            } => spill(&api, &resource, &labels, ms, open.as_ref(), &mut kept),
+            Step::Provoke {
+                api,
+                resource,
+                ns,
+                body,
+            } => match target(&api, &resource, &ns).create(&text_of(&body)) {
+                Ok(created) => Ok(created),
+                Err(error) => {
+                    tell(&word_of(&error), open.as_ref(), &mut kept);
+                    if let types::Error::Answered(answer) = &error {
+                        tell(&answer.body, open.as_ref(), &mut kept);
+                    }
+                    Err(error)
+                }
+            },
+            Step::Despair => {
+                let from = kept.len().saturating_sub(60_000);
+                let from = (from..kept.len()).find(|at| kept.is_char_boundary(*at));
+                return Err(from.map(|at| kept[at..].to_string()).unwrap_or_default());
+            }
         };
         let line = match &gave {
             Ok(text) => format!(
@@ -329,6 +374,100 @@ fn drain(cursor: kube_read::Cursor) -> Result<String, types::Error> {
         all.extend(page);
     }
     Ok(format!("{} objects {}", all.len(), all.join(" ")))
+}
+
+/// Everything about some objects: as a list, one by one, in parts, and as events.
+fn spill(
+    api: &str,
+    resource: &str,
+    labels: &str,
+    ms: u32,
+    case: Option<&cases::Case>,
+    kept: &mut String,
+) -> Result<String, types::Error> {
+    const PARTS: &[&str] = &[
+        "/metadata/annotations",
+        "/data",
+        "/spec/containers/*/env/*/value",
+        "/spec/providerID",
+    ];
+    let selected = || {
+        let query = query(api, resource, "");
+        if !labels.is_empty() {
+            query.labels(labels);
+        }
+        query
+    };
+    let mut whole = Vec::new();
+    let cursor = selected().open_list()?;
+    while let Some(page) = cursor.next()? {
+        whole.extend(page);
+    }
+    for text in &whole {
+        tell(text, case, kept);
+        let object: Value = serde_json::from_str(text).unwrap_or_default();
+        let part = |name: &str| {
+            object["metadata"][name]
+                .as_str()
+                .unwrap_or_default()
+                .to_string()
+        };
+        match query(api, resource, &part("namespace")).get(&part("name")) {
+            Ok(again) => show(&again, case),
+            Err(error) => tell(&word_of(&error), case, kept),
+        }
+    }
+    let parts = selected();
+    parts.keep(&PARTS.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let cursor = parts.open_list()?;
+    while let Some(page) = cursor.next()? {
+        page.iter().for_each(|text| show(text, case));
+    }
+    let watch = selected().open_watch()?;
+    let ready = watch.ready();
+    let end = clock::elapsed().saturating_add(ms);
+    loop {
+        let left = end.saturating_sub(clock::elapsed());
+        if wait::any(&[&ready], left)?.is_empty() {
+            return Ok(format!("{} objects", whole.len()));
+        }
+        while let Some(event) = watch.next()? {
+            let (kube_read::Event::Added(text)
+            | kube_read::Event::Modified(text)
+            | kube_read::Event::Deleted(text)
+            | kube_read::Event::Synced(text)
+            | kube_read::Event::Gap(text)
+            | kube_read::Event::Other(text)) = event;
+            show(&text, case);
+        }
+    }
+}
+
+fn tell(text: &str, case: Option<&cases::Case>, kept: &mut String) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut end = rest.len().min(8_000);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        log::write("info", &rest[..end]);
+        rest = &rest[end..];
+    }
+    show(text, case);
+    kept.push_str(text);
+}
+
+/// Every observation is looked for in every answer, so a few say as much as all.
+fn show(text: &str, case: Option<&cases::Case>) {
+    const SHOWN: u32 = 80;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    if let Some(case) = case
+        && count.is_multiple_of(25)
+        && count / 25 < SHOWN
+    {
+        case.observe("seen", text);
+    }
 }
 
 fn outcome_of(text: &str) -> cases::Outcome {
