@@ -6,11 +6,11 @@
 //! <bundle>/components/<sha256>.wasm                the probes as they ran, up to 1 MiB each
 //! <bundle>/statement.json                          in-toto statement: the digest of every file that is not named by its own
 //! <bundle>/signatures/<key>.json                   DSSE envelopes around the statement
-//! <bundle>/witness/                                what the cluster's issuer signed, see `witness`
+//! <bundle>/witness/                                what the cluster's issuer signed, see [`crate::witness`]
 //! ```
 //!
 //! A run folder has the same inner layout, and more that must never leave it: the journal holds the run's key. [`create`]
-//! copies what belongs into a bundle and nothing else.
+//! copies what belongs into a bundle and nothing else. No token that still lives is ever copied.
 //!
 //! Answers and components are named by their digest. Recordings and `run.json` name those digests, so the statement need
 //! not: [`withhold`] can leave some out of a public copy while chain, statement and signatures stay valid. Reports are
@@ -27,8 +27,9 @@ mod write;
 mod tests;
 
 pub use list::{File, Limits, Place, list};
+pub(crate) use statement::of as statement_of;
 pub(crate) use write::read_statement_bytes as statement_bytes;
-pub use write::{Created, Withhold, create, withhold};
+pub use write::{Created, Withhold, create, create_at, withhold};
 
 use crate::recording::RecordError;
 use crate::runfolder::FolderError;
@@ -76,6 +77,12 @@ pub enum BundleError {
     Structure {
         /// Below the folder.
         path: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The witness of the run cannot be read.
+    #[error("{WITNESS}: {cause}")]
+    Witness {
         /// What is wrong.
         cause: String,
     },

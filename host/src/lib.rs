@@ -20,7 +20,8 @@
 //!    left is found again by [`clean`].
 //! 6. **Judge.** [`judge`] computes the verdict from the manifest and the recorded calls alone, by rules that a probe cannot
 //!    bend; [`catalog`] knows what each requirement demands at least.
-//! 7. **Bundle.** [`bundle`] copies what may be given away, with a statement and a signature.
+//! 7. **Bundle.** [`bundle`] copies what may be given away, with a statement and a signature; where the operator asks for it,
+//!    the cluster's issuer has witnessed the run meanwhile ([`witness`]).
 //! 8. **Replay.** [`replay`] does 4 and 6 again from the folder, without a cluster, and compares; [`mod@verify`] does so for a bundle of a stranger.
 //!    [`redacted_copy`] hides more in a copy and keeps it only if it replays to the same verdicts.
 //! 9. **Report.** [`report`] writes what a finished folder says, for people and machines.
@@ -71,6 +72,7 @@ pub mod sandbox;
 pub mod scratch;
 pub mod seal;
 pub mod verify;
+pub mod witness;
 
 #[cfg(test)]
 mod test_guests;

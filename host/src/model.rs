@@ -466,7 +466,8 @@ pub struct RunRecord {
     pub plan: String,
     /// When the run began, RFC 3339.
     pub started: String,
-    /// When it ended; none while it runs or after a crash.
+    /// When everything in it was there, right before the last of what the run made is removed; none while it runs or after a
+    /// crash.
     pub ended: Option<String>,
     /// The cluster.
     pub cluster: ClusterRecord,

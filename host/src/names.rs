@@ -25,6 +25,8 @@ pub const ANNOTATION_PURPOSE: &str = "karat.internal/for";
 pub const LEASE_NAMESPACE: &str = "default";
 /// Name of that Lease.
 pub const LEASE_NAME: &str = "karat-run";
+/// Name of the account whose tokens witness a run, in the run's home.
+pub const WITNESS_ACCOUNT: &str = "karat-witness";
 /// Field manager of every write of the door.
 pub const FIELD_MANAGER: &str = "karat";
 /// Custom section of a component that holds its manifest.
@@ -40,7 +42,7 @@ pub const INVALID_SUFFIX: &str = ".karat.invalid";
 /// Longest DNS label.
 pub const DNS_LABEL_MAX: usize = 63;
 
-/// Name of the run's home namespace, which holds the run key and nothing of a probe.
+/// Name of the run's home namespace, which holds the run key, accounts, and nothing of a probe.
 pub fn home_namespace(run: &str) -> String {
     format!("karat-{run}-home")
 }

@@ -6,9 +6,10 @@
 //! <folder>/lock                                    held while somebody writes
 //! <folder>/probes/<probe>/attempt-<n>/             one recording each, never overwritten
 //! <folder>/components/<sha256>.wasm                the probes as they ran
+//! <folder>/witness/                                tokens of the cluster's issuer, live ones at first; see `witness`
 //! ```
 //!
-//! Only the owner may enter it, because of the journal. Nothing that stands in `run.json` is used as a path before
+//! Only the owner may enter it, because of the journal and the tokens. Nothing that stands in `run.json` is used as a path before
 //! [`recording`] has looked at it: the file may come from a stranger. Recordings themselves are read and checked
 //! in [`mod@crate::recording`].
 
@@ -16,7 +17,7 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-pub use head::{RunHead, head_of};
+pub use head::{RunHead, head_of, heads_of};
 
 use crate::model::RunRecord;
 use crate::recording::sha256_hex;
@@ -34,7 +35,6 @@ pub const JOURNAL_FILE: &str = "journal.jsonl";
 /// Characters of a run id.
 pub const RUN_ID_LENGTH: usize = 8;
 const LOCK_FILE: &str = "lock";
-const TEMPORARY: &str = "run.json.new";
 const PROBES: &str = "probes";
 const COMPONENTS: &str = "components";
 /// Largest `run.json` that is read: thousands of attempts fit.
@@ -329,14 +329,7 @@ impl RunFolder {
     /// # Errors
     /// The file system refuses; the old record is still there.
     pub fn write_record(&self, record: &RunRecord) -> Result<(), FolderError> {
-        let path = self.path.join(RUN_FILE);
-        let mut text = serde_json::to_vec_pretty(record).map_err(|error| FolderError::Io {
-            action: "write",
-            path: path.clone(),
-            source: error.into(),
-        })?;
-        text.push(b'\n');
-        replace(&path, &self.path.join(TEMPORARY), &text)
+        replace_json(&self.path.join(RUN_FILE), record)
     }
 }
 
@@ -520,6 +513,16 @@ fn private() -> DirBuilder {
     builder
 }
 
+/// Makes a folder that only the owner may enter, if it is not there.
+pub(crate) fn make_private(path: &Path) -> Result<(), FolderError> {
+    match private().create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(io_error("create", path)(source))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn only_owner(path: &Path) -> Result<(), FolderError> {
     #[cfg(unix)]
     {
@@ -582,6 +585,20 @@ fn lock(folder: &Path) -> Result<File, FolderError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(io_error("write", &path))?;
     Ok(file)
+}
+
+/// Writes a document as a whole, beside its place first.
+pub(crate) fn replace_json<T: serde::Serialize>(
+    path: &Path,
+    document: &T,
+) -> Result<(), FolderError> {
+    let mut text = serde_json::to_vec_pretty(document).map_err(|error| FolderError::Io {
+        action: "write",
+        path: path.to_path_buf(),
+        source: error.into(),
+    })?;
+    text.push(b'\n');
+    replace(path, &path.with_extension("json.new"), &text)
 }
 
 /// Writes beside, syncs, renames, syncs the folder.

@@ -4,13 +4,15 @@
 //! the namespaces that a manifest declares, each with what the *server* enforces there because the door cannot read what
 //! controllers create: Pod Security (proved by a privileged pod that must be refused), quotas against load balancers, node
 //! ports and pods of a priority class above 0, and a default account without a mounted token. Everything is journalled
-//! before it is created and sealed as it is created. [`account`] gives a probe an identity of its own. [`remove`] takes it away again; [`crate::clean`] does the same for a
+//! before it is created and sealed as it is created. [`account`] gives a probe an identity of its own,
+//! [`Sandbox::open_witness`] the run one that can do nothing. [`remove`] takes it away again; [`crate::clean`] does the same for a
 //! run that died.
 //!
 //! These are calls of the engine, with its own [`Cluster`]; no probe call passes here.
 
 pub mod account;
 pub mod remove;
+mod witness;
 
 use crate::cluster::{ApiError, Cluster};
 use crate::journal::{Journal, JournalError, LedgerEntry, ObjectRef, account_of};

@@ -1,5 +1,6 @@
 //! Checks a bundle without trusting who made it: limits, structure, digests, signatures, the chain, then every verdict
-//! computed again by the probes that the reviewer trusts. No cluster, no network.
+//! computed again by the probes that the reviewer trusts. No cluster, and no network unless the reviewer wants the issuer of a
+//! witness to be asked ([`Reviewer::online`]).
 //!
 //! What is found is told in two kinds. A [`Finding`] is something wrong. [`VerifyReport::unchecked`] is what could not be
 //! checked here, and why; it keeps the answer from being a plain yes. What no bundle can show is told in words by
@@ -15,8 +16,13 @@ use crate::engine::Engine;
 use crate::form::Form;
 use crate::model::{AttemptRecord, ProbeRecord, RunRecord, Tier, Verdict};
 use crate::recording::format::{RECORDING_FILE, RECORDING_MAX};
+use crate::recording::sha256_hex;
 use crate::replay::{self, Depth, NoComponent, ReplayedAttempt};
 use crate::runfolder::{self, RUN_FILE};
+use crate::witness::check::{self, Expected, Keys};
+use crate::witness::issuer::Online;
+use crate::witness::keys::KeySet;
+use crate::witness::{Grade, Witnessed};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +45,10 @@ pub struct Reviewer {
     pub run_foreign: bool,
     /// The nonce that was given for this run.
     pub nonce: Option<String>,
+    /// Keys of the issuer that must have signed the witness.
+    pub issuer_keys: Option<KeySet>,
+    /// With what to fetch the keys that the issuer of the witness publishes now.
+    pub online: Option<Online>,
     /// The official checklist whose requirements the bundle should answer.
     pub form: Option<Form>,
     /// Most that the bundle may hold.
@@ -57,6 +67,8 @@ pub enum Check {
     Signature,
     /// `run.json` in itself, and against the statement.
     Record,
+    /// What the cluster's issuer signed while the run went on.
+    Witness,
     /// Recordings, components and verdicts, computed again.
     Replay,
     /// The checklist.
@@ -71,6 +83,7 @@ impl Check {
             Check::Digest => "digest",
             Check::Signature => "signature",
             Check::Record => "record",
+            Check::Witness => "witness",
             Check::Replay => "replay",
             Check::Form => "form",
         }
@@ -134,6 +147,8 @@ pub struct VerifyReport {
     pub unchecked: Vec<Finding>,
     /// Who signed.
     pub signed: Signed,
+    /// What the witness comes to.
+    pub witnessed: Witnessed,
     /// Every attempt that was looked at.
     pub attempts: Vec<ReplayedAttempt>,
     /// The requirements of the checklist, where one was given.
@@ -173,13 +188,49 @@ impl VerifyReport {
             Some(_) => {
                 "It answers a nonce, so it was made after that nonce was given out.".to_owned()
             }
+            None if self.witnessed.grade > Grade::SelfAsserted => {
+                "It answers no nonce: of its beginning only the witness speaks.".to_owned()
+            }
             None => "It answers no nonce: nothing shows when it was made.".to_owned(),
         });
+        said.extend(self.witness_in_words());
         said.push(
             "Truth comes from a run that you start yourself, from the audit log of the cluster (every request carries the run's id), or from trust in the signer."
                 .to_owned(),
         );
         said
+    }
+}
+
+impl VerifyReport {
+    /// What the witness shows, and what not; none without a witness.
+    fn witness_in_words(&self) -> Option<String> {
+        let Witnessed {
+            issuer,
+            first,
+            last,
+            fetched,
+            ..
+        } = &self.witnessed;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let whose = match self.witnessed.grade {
+            Grade::None => return None,
+            Grade::SelfAsserted => {
+                return Some(
+                    "Its witness is self-asserted: the issuer's keys come from the bundle itself, so it is worth as much as the vendor's signature."
+                        .to_owned(),
+                );
+            }
+            Grade::Pinned => "whose keys you gave".to_owned(),
+            Grade::Issuer => format!("whose keys were fetched at {}", text(fetched)),
+        };
+        Some(format!(
+            "Its witness shows that this evidence existed at the issuer {}, {whose}, from {} to {} by its clock, and was not edited later. \
+             It is worth as much as your trust in whoever holds those keys, and does not show that the answers are true: a proxy or another cluster can stand behind it.",
+            text(issuer),
+            text(first),
+            text(last),
+        ))
     }
 }
 
@@ -206,6 +257,7 @@ pub async fn verify(
             findings: Vec::new(),
             unchecked: Vec::new(),
             signed: Signed::No,
+            witnessed: Witnessed::default(),
             attempts: Vec::new(),
             answered: Vec::new(),
         },
@@ -255,6 +307,7 @@ impl Verify<'_> {
                 "it does not answer the nonce that you gave",
             );
         }
+        self.witness(&record).await;
         self.report.record = Some(record);
         self.replay().await;
         self.answer();
@@ -452,6 +505,34 @@ impl Verify<'_> {
                 );
             }
         }
+    }
+
+    /// What the issuer signed, against the heads of `run.json` (which the replay compares with the recordings) and the
+    /// statement.
+    async fn witness(&mut self, record: &RunRecord) {
+        let Ok(heads) = runfolder::heads_of(record) else {
+            // Told already: such a record is not read.
+            return;
+        };
+        let expected = Expected {
+            run: &record.run,
+            heads,
+            statement: bundle::statement_bytes(self.folder)
+                .ok()
+                .map(|bytes| sha256_hex(&bytes)),
+        };
+        let keys = Keys {
+            pinned: self.reviewer.issuer_keys.as_ref(),
+            online: self.reviewer.online.as_ref(),
+        };
+        let checked = check::check(self.folder, &expected, keys).await;
+        for (subject, message) in checked.findings {
+            self.find(Check::Witness, subject, message);
+        }
+        for (subject, message) in checked.unchecked {
+            self.skip(Check::Witness, subject, message);
+        }
+        self.report.witnessed = checked.witnessed;
     }
 
     async fn replay(&mut self) {

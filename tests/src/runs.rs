@@ -179,6 +179,7 @@ async fn run_all(
         enforce: BTreeSet::new(),
         redaction,
         nonce: None,
+        witness: false,
         events: Events::silent(),
         stop: StopSignal::never(),
         stop_now: StopSignal::never(),

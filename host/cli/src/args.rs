@@ -216,6 +216,9 @@ pub(crate) struct SelectionArgs {
     /// Who enforces the permissions of probes beside the door [default: enforce for probes that are not built in]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) rbac: Option<RbacArg>,
+    /// Have the cluster's token issuer witness the run; this names the issuer, and with it often provider, region or project
+    #[arg(long, help_heading = "Evidence")]
+    pub(crate) witness: bool,
     /// A setting of a probe; repeatable
     #[arg(long = "set", value_name = "PROBE.KEY=VALUE")]
     pub(crate) settings: Vec<String>,
@@ -462,6 +465,15 @@ pub(crate) struct VerifyArgs {
     /// The nonce that was given for this run
     #[arg(long, value_name = "TEXT")]
     pub(crate) nonce: Option<String>,
+    /// Key set (JWKS) of the issuer that must have signed the witness, as you know it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) issuer_keys: Option<PathBuf>,
+    /// Fetch the keys that the issuer of the witness publishes now; the only use of the network
+    #[arg(long)]
+    pub(crate) online: bool,
+    /// Certificate authority of the issuer's address, in PEM [default: those that browsers believe]
+    #[arg(long, value_name = "FILE", requires = "online")]
+    pub(crate) issuer_ca: Option<PathBuf>,
     /// Print what was found as JSON
     #[arg(long)]
     pub(crate) json: bool,

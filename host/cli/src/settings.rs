@@ -39,6 +39,8 @@ pub(crate) struct Selection {
     pub(crate) parallel: usize,
     /// Ids of probes that get an account of their own.
     pub(crate) enforce: BTreeSet<String>,
+    /// Whether the cluster's issuer witnesses the run.
+    pub(crate) witness: bool,
 }
 
 impl Selection {
@@ -66,8 +68,15 @@ impl Selection {
         }
         let settings = settings(&args.settings, &probes)?;
         let enforce = enforced(args, &probes)?;
+        if args.witness && reach(args.reach) == Reach::Read {
+            return Err(CommandError::usage(anyhow!(
+                "`--witness` makes a namespace and an account, and a run of reach `read` makes nothing"
+            ))
+            .hint("leave out --reach, or --witness"));
+        }
         Ok(Selection {
             enforce,
+            witness: args.witness,
             wanted: args.probes.clone(),
             reach: reach(args.reach),
             grants: args.grants.clone(),

@@ -4,6 +4,7 @@ use super::{BundleError, SIGNATURES, STATEMENT_FILE, WITNESS, io_error};
 use crate::recording::format::{BLOBS_FOLDER, RECORDING_FILE};
 use crate::recording::is_digest;
 use crate::runfolder::{self, RUN_FILE};
+use crate::witness::{ACCOUNT_FILE, TOKENS_FILE};
 use std::fs;
 use std::path::Path;
 
@@ -134,7 +135,7 @@ fn place(path: &str) -> Place {
         [RUN_FILE] => Place::Record,
         [STATEMENT_FILE] => Place::Statement,
         [SIGNATURES, name] if name.ends_with(".json") => Place::Signature,
-        [WITNESS, _] => Place::Witness,
+        [WITNESS, TOKENS_FILE | ACCOUNT_FILE] => Place::Witness,
         ["components", name] => name
             .strip_suffix(".wasm")
             .filter(|hex| is_digest(hex))

@@ -3,11 +3,15 @@
 //! Source: in-toto attestation framework, `spec/v1/statement.md`. The predicate repeats who, where and when from `run.json`,
 //! so that a signature is worth reading without the rest.
 
-use super::BundleError;
+use super::{BundleError, io_error};
 use crate::model::{ClusterRecord, RunRecord};
-use crate::recording::is_digest;
+use crate::recording::format::RECORDING_FILE;
+use crate::recording::{is_digest, sha256_hex};
+use crate::runfolder::{self, RUN_FILE};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 /// Type of the statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -80,6 +84,28 @@ struct Subject {
 #[serde(deny_unknown_fields)]
 struct Sha256Only {
     sha256: String,
+}
+
+/// The statement of what lies in a run folder or a bundle, as its bytes. Equal folders give equal bytes.
+///
+/// # Errors
+/// A file that the record names cannot be read.
+pub(crate) fn of(folder: &Path, record: &RunRecord) -> Result<String, BundleError> {
+    let digest = |path: &Path| {
+        let bytes = fs::read(path).map_err(io_error("read", path))?;
+        Ok::<_, BundleError>(sha256_hex(&bytes))
+    };
+    let mut subjects = BTreeMap::from([(RUN_FILE.to_owned(), digest(&folder.join(RUN_FILE))?)]);
+    let attempts = record.probes.iter().flat_map(|probe| &probe.attempts);
+    for relative in attempts.filter_map(|attempt| attempt.recording.as_deref()) {
+        let path = runfolder::recording(folder, relative)?.join(RECORDING_FILE);
+        subjects.insert(format!("{relative}/{RECORDING_FILE}"), digest(&path)?);
+    }
+    let statement = Statement {
+        subjects,
+        predicate: Predicate::from(record),
+    };
+    Ok(statement.to_json())
 }
 
 impl Statement {

@@ -184,6 +184,8 @@ fn every_file_has_its_place() {
         ("run.json".to_owned(), Place::Record),
         ("signatures/a.json".to_owned(), Place::Signature),
         ("statement.json".to_owned(), Place::Statement),
+        ("witness/account.json".to_owned(), Place::Witness),
+        ("witness/more.json".to_owned(), Place::Other),
         ("witness/tokens.json".to_owned(), Place::Witness),
     ];
     for (path, _) in &wanted {

@@ -3,13 +3,15 @@
 
 use super::list::{File, Limits, Place, list};
 use super::signature::SigningKey;
-use super::statement::{Predicate, STATEMENT_MAX, Statement};
+use super::statement::{self, STATEMENT_MAX, Statement};
 use super::{BundleError, COMPONENT_MAX, SIGNATURES, STATEMENT_FILE, io_error};
 use crate::recording::format::{BLOBS_FOLDER, RECORDING_FILE};
 use crate::recording::{self, ReadOptions, sha256_hex};
 use crate::runfolder::{self, RUN_FILE, RunFolder};
+use crate::witness::{self, ACCOUNT_FILE, Release, TOKENS_FILE};
+use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -35,6 +37,8 @@ pub struct Created {
     pub left_out: Vec<String>,
     /// Answers that were left out, for a public copy.
     pub withheld: u64,
+    /// What became of the run's witness; none for a public copy, which has the one of its original.
+    pub witness: Option<Release>,
 }
 
 /// Makes a bundle of a finished run. A bundle of the same run that is there already is replaced in one step.
@@ -43,10 +47,25 @@ pub struct Created {
 /// The run is still being written, a recording does not hold, something else is in the way, or the file system refuses.
 /// What was there before is still there.
 pub fn create(run: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Created, BundleError> {
+    create_at(run, to, key, Timestamp::now())
+}
+
+/// As [`create`], at a moment of the caller's clock: the witness enters when its last token has expired, and stays where it
+/// is before.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_at(
+    run: &Path,
+    to: &Path,
+    key: Option<&SigningKey>,
+    now: Timestamp,
+) -> Result<Created, BundleError> {
     let (_held, record) = RunFolder::open(run)?;
+    let unreadable = |cause| BundleError::Witness { cause };
+    let mut witness = witness::release(run, now).map_err(unreadable)?;
     let partial = Partial::begin(to, &record.run)?;
-    let mut subjects = BTreeMap::new();
-    partial.add(&mut subjects, RUN_FILE, &run.join(RUN_FILE))?;
+    partial.copy(run, &run.join(RUN_FILE))?;
     let mut left_out = BTreeSet::new();
     for probe in &record.probes {
         let component = runfolder::component_path(run, &probe.digest)?;
@@ -74,8 +93,7 @@ pub fn create(run: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Created
                 attempt: attempt.attempt,
                 source,
             })?;
-            let name = format!("{relative}/{RECORDING_FILE}");
-            partial.add(&mut subjects, &name, &folder.join(RECORDING_FILE))?;
+            partial.copy(run, &folder.join(RECORDING_FILE))?;
             let blobs = folder.join(BLOBS_FOLDER);
             for blob in fs::read_dir(&blobs).map_err(io_error("list", &blobs))? {
                 let blob = blob.map_err(io_error("list", &blobs))?;
@@ -83,15 +101,22 @@ pub fn create(run: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Created
             }
         }
     }
-    let statement = Statement {
-        subjects,
-        predicate: Predicate::from(&record),
-    }
-    .to_json();
+    let statement = statement::of(&partial.path, &record)?;
     partial.write(STATEMENT_FILE, statement.as_bytes())?;
+    partial.keep_signatures(statement.as_bytes())?;
     if let Some(key) = key {
         let name = format!("{SIGNATURES}/{}.json", &key.public().id()[..16]);
         partial.write(&name, key.envelope(statement.as_bytes()).as_bytes())?;
+    }
+    if witness == Release::Expired
+        && !witness::is_about(run, &sha256_hex(statement.as_bytes())).map_err(unreadable)?
+    {
+        witness = Release::Unfinished;
+    }
+    if witness == Release::Expired {
+        for file in [TOKENS_FILE, ACCOUNT_FILE] {
+            partial.copy(run, &witness::folder(run).join(file))?;
+        }
     }
     let files = partial.finish()?;
     Ok(Created {
@@ -101,6 +126,7 @@ pub fn create(run: &Path, to: &Path, key: Option<&SigningKey>) -> Result<Created
         key: key.map(|key| key.public().id()),
         left_out: left_out.into_iter().collect(),
         withheld: 0,
+        witness: Some(witness),
     })
 }
 
@@ -165,6 +191,7 @@ pub fn withhold(bundle: &Path, to: &Path, what: &Withhold) -> Result<Created, Bu
         key: None,
         left_out,
         withheld,
+        witness: None,
     })
 }
 
@@ -271,16 +298,18 @@ impl Partial {
         Ok(())
     }
 
-    /// Copies a file and notes its digest for the statement.
-    fn add(
-        &self,
-        subjects: &mut BTreeMap<String, String>,
-        name: &str,
-        from: &Path,
-    ) -> Result<(), BundleError> {
-        let bytes = fs::read(from).map_err(io_error("read", from))?;
-        subjects.insert(name.to_owned(), sha256_hex(&bytes));
-        self.write(name, &bytes)
+    /// Signatures of a bundle that is replaced by one with the same statement still hold, and whoever adds the witness may
+    /// not have the key at hand.
+    fn keep_signatures(&self, statement: &[u8]) -> Result<(), BundleError> {
+        if read_statement_bytes(&self.to).ok().as_deref() != Some(statement) {
+            return Ok(());
+        }
+        for file in list(&self.to, &Limits::default())? {
+            if file.place == Place::Signature {
+                self.copy(&self.to, &self.to.join(&file.path))?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {

@@ -4,11 +4,15 @@
 use super::executor::{self, not_started};
 use super::prepare::{Prepared, Work};
 use super::{Context, PARALLEL_MAX, RunError};
+use crate::bundle;
 use crate::event::RunEventKind;
+use crate::gate::StopSignal;
 use crate::lease::{Leases, graph};
 use crate::manifest::Manifest;
 use crate::model::{AttemptRecord, LeaseRecord, Outcome, RunRecord};
+use crate::recording::sha256_hex;
 use crate::runfolder::RunHead;
+use crate::witness::keeper::{About, Keeper};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +30,7 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
         parallel,
         stop_now,
         held,
+        mut witness,
     } = prepared;
     let context = Arc::new(context);
     let mut book = Book { record, head };
@@ -79,8 +84,12 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
             None => break,
             Some(Ok((place, attempt, time))) => {
                 times.push(time);
+                let before = book.record.head.clone();
                 if let Err(error) = book.add(&context, place, attempt) {
                     trouble.get_or_insert(error);
+                } else if book.record.head != before {
+                    let about = About::Head(&book.record.head);
+                    ask(&mut witness, about, &context, &stop_now).await;
                 }
             }
             // A panic of a task: what it had in hand is in the journal.
@@ -95,6 +104,20 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
             let attempt = context.folder.new_attempt(&probe.manifest().id)?;
             let attempt = not_started(&probe, attempt.number, Outcome::Interrupted, Vec::new());
             book.add(&context, place, attempt)?;
+        }
+    }
+    // Before the home goes, because the last token is about all of this.
+    book.record.ended = Some(Timestamp::now().to_string());
+    if let Err(error) = context.folder.write_record(&book.record) {
+        trouble.get_or_insert(error.into());
+    }
+    if witness.is_some() {
+        match bundle::statement_of(context.folder.path(), &book.record) {
+            Ok(statement) => {
+                let digest = sha256_hex(statement.as_bytes());
+                ask(&mut witness, About::Statement(&digest), &context, &stop_now).await;
+            }
+            Err(error) => give_up(&mut witness, &context, &error.to_string()),
         }
     }
     let mut left_behind = tokio::select! {
@@ -120,14 +143,43 @@ pub(super) async fn dispatch(prepared: Prepared) -> Result<RunRecord, RunError> 
     if left_behind.is_empty() && (was_held || !context.homes.keep_the_journal()) {
         context.journal.closed()?;
     }
-    book.record.ended = Some(Timestamp::now().to_string());
-    context.folder.write_record(&book.record)?;
     context
         .events
         .send(RunEventKind::RunFinished { left_behind });
     match trouble {
         None => Ok(book.record),
         Some(trouble) => Err(trouble),
+    }
+}
+
+/// Has the present state witnessed. A run that stops at once leaves what there is; its next part asks again.
+async fn ask(
+    witness: &mut Option<Keeper>,
+    about: About<'_>,
+    context: &Context,
+    stop_now: &StopSignal,
+) {
+    let Some(keeper) = witness else {
+        return;
+    };
+    let asked = tokio::select! {
+        biased;
+        () = stop_now.stopped() => return,
+        asked = keeper.ask(about) => asked,
+    };
+    if let Err(cause) = asked {
+        give_up(witness, context, &cause);
+    }
+}
+
+fn give_up(witness: &mut Option<Keeper>, context: &Context, cause: &str) {
+    if let Some(keeper) = witness.take() {
+        keeper.give_up();
+        context.events.send(RunEventKind::Warned {
+            text: format!(
+                "the run has no witness any more, because one with a hole shows nothing: {cause}"
+            ),
+        });
     }
 }
 

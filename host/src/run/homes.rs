@@ -1,5 +1,5 @@
 //! Where probes live in the cluster while they run: the run's home and the sandbox namespaces of each probe. A run whose probes
-//! only read makes neither.
+//! only read makes neither, unless it has a witness, whose account lives in the home.
 
 use super::prepare::Work;
 use super::{RunError, RunRequest};
@@ -12,6 +12,7 @@ use crate::manifest::Manifest;
 use crate::model::Reach;
 use crate::sandbox::remove::Options;
 use crate::sandbox::{Closed, Consents, Sandbox, SandboxOptions, Unproved};
+use crate::witness::ServiceAccount;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,15 +24,15 @@ const RUN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Home and sandboxes of a run.
 pub(super) struct Homes {
-    /// None when no probe of the run writes.
+    /// None when no probe of the run writes and it has no witness.
     sandbox: Option<Sandbox>,
     events: Events,
 }
 
-/// Until when everything of these attempts should be over.
-pub(super) fn expires(work: &[Work]) -> String {
-    let writers = work.iter().filter(|work| work.writes());
-    expiry(writers.map(|work| work.probe.manifest().budget.wall).sum())
+/// Until when everything of these attempts should be over. The home of a witnessed run is needed by all of them.
+pub(super) fn expires(work: &[Work], witness: bool) -> String {
+    let users = work.iter().filter(|work| witness || work.writes());
+    expiry(users.map(|work| work.probe.manifest().budget.wall).sum())
 }
 
 impl Homes {
@@ -56,14 +57,14 @@ impl Homes {
             sandbox: None,
             events: request.events.clone(),
         };
-        if !Homes::are_needed(journal, work) {
+        if !request.witness && !Homes::are_needed(journal, work) {
             return Ok(homes);
         }
         request.events.send(RunEventKind::Preparing {
             what: "home namespace".to_owned(),
         });
         let options = SandboxOptions {
-            expires: expires(work),
+            expires: expires(work, request.witness),
             unproved: Unproved::Refuse,
         };
         let sandbox = Sandbox::open(request.engine_cluster.clone(), journal.clone(), options)
@@ -131,6 +132,15 @@ impl Homes {
                     "--rbac enforce: {error}; with `--rbac off` the door alone limits the probe"
                 )
             })
+    }
+
+    /// Makes the account whose tokens witness the run.
+    pub(super) async fn witness(&self) -> Result<ServiceAccount, String> {
+        let Some(sandbox) = &self.sandbox else {
+            return Err("the run has no home for an account".to_owned());
+        };
+        let account = sandbox.open_witness().await;
+        account.map_err(|error| error.to_string())
     }
 
     /// Removes everything of a probe. Gives what remains.

@@ -75,6 +75,8 @@ pub struct RunRequest {
     pub redaction: Arc<Rules>,
     /// The reviewer's nonce, for a new run.
     pub nonce: Option<String>,
+    /// Whether the cluster's issuer witnesses the run ([`crate::witness`]). A run that goes on keeps what it began with.
+    pub witness: bool,
     /// Where events go.
     pub events: Events,
     /// Asks the run to stop: guests get two seconds, everything is removed and written.

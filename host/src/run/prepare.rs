@@ -18,6 +18,8 @@ use crate::recording::sha256_hex;
 use crate::redact::{Class, Redactor};
 use crate::runfolder::{self, RunFolder, RunHead};
 use crate::seal::RunKey;
+use crate::witness;
+use crate::witness::keeper::{self, About, Keeper};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -37,6 +39,7 @@ pub(super) struct Prepared {
     pub(super) stop_now: StopSignal,
     /// The cluster's Lease; none for a run that only reads.
     pub(super) held: Option<Held>,
+    pub(super) witness: Option<Keeper>,
 }
 
 /// One attempt to make.
@@ -96,7 +99,11 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             taking.continued = Some(record.run.clone());
             Some(
                 taking
-                    .take(&journal, &purpose(&work), &homes::expires(&work))
+                    .take(
+                        &journal,
+                        &purpose(&work),
+                        &homes::expires(&work, request.witness),
+                    )
                     .await?,
             )
         }
@@ -112,6 +119,21 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             return Err(error);
         }
     };
+    let witness = if request.witness {
+        match witness(&request, &homes, &folder, &record.head).await {
+            Ok(keeper) => Some(keeper),
+            Err(cause) => {
+                // Nobody has begun yet, so all of it can go. What cannot is in the journal.
+                homes.close_run().await;
+                if let Some(held) = held {
+                    held.release().await?;
+                }
+                return Err(RunError::Prepare(format!("witness: {cause}")));
+            }
+        }
+    } else {
+        None
+    };
     let stop = match &held {
         Some(held) => request.stop.clone().or(held.lost_signal()),
         None => request.stop.clone(),
@@ -119,6 +141,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
     drop(taking);
     Ok(Prepared {
         held,
+        witness,
         work,
         head,
         parallel: request.parallel,
@@ -151,6 +174,26 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         },
         record,
     })
+}
+
+/// Begins the witness with a token about the head that the run has now.
+async fn witness(
+    request: &RunRequest,
+    homes: &Homes,
+    folder: &RunFolder,
+    head: &str,
+) -> Result<Keeper, String> {
+    request.events.send(RunEventKind::Preparing {
+        what: "witness".to_owned(),
+    });
+    let account = homes.witness().await?;
+    let (mut keeper, warnings) =
+        Keeper::begin(request.engine_cluster.clone(), folder.path(), account).await?;
+    for text in warnings {
+        request.events.send(RunEventKind::Warned { text });
+    }
+    keeper.ask(About::Head(head)).await?;
+    Ok(keeper)
 }
 
 /// What it takes to hold the cluster's Lease; none for a run whose probes only read.
@@ -257,6 +300,10 @@ fn begin(
     plan: &str,
 ) -> Result<(RunFolder, RunRecord, Journal), RunError> {
     let folder = RunFolder::create(&request.out)?;
+    if request.witness {
+        // Before there is a record, so that whoever continues the run sees that it has one.
+        keeper::make_room(folder.path())?;
+    }
     let salt = runfolder::new_salt()?;
     let run = runfolder::run_id(&salt, request.nonce.as_deref());
     let started = Timestamp::now().to_string();
@@ -355,6 +402,15 @@ fn go_on(
                 now: now.to_owned(),
             });
         }
+    }
+    let on = |witness: bool| if witness { "on" } else { "off" };
+    if witness::is_there(&request.out) != request.witness {
+        return Err(RunError::Changed {
+            run: record.run,
+            what: "the witness",
+            before: on(!request.witness).to_owned(),
+            now: on(request.witness).to_owned(),
+        });
     }
     if let Some(nonce) = &request.nonce
         && record.nonce.as_ref() != Some(nonce)

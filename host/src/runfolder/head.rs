@@ -69,6 +69,35 @@ impl RunHead {
 /// # Errors
 /// An attempt has a head without a place or a place without a head, or the places are not 1, 2, 3, …
 pub fn head_of(record: &RunRecord) -> Result<RunHead, String> {
+    let mut head = RunHead::new();
+    for (place, recording) in recordings_of(record)? {
+        if head.fold(recording)? != place {
+            return Err(format!(
+                "no recording has place {} in the run head",
+                head.folded()
+            ));
+        }
+    }
+    Ok(head)
+}
+
+/// Every head that a record had, in their order: the first is the one before any recording, the last is [`head_of`].
+///
+/// # Errors
+/// As [`head_of`].
+pub fn heads_of(record: &RunRecord) -> Result<Vec<String>, String> {
+    head_of(record)?;
+    let mut head = RunHead::new();
+    let mut heads = vec![head.text()];
+    for recording in recordings_of(record)?.values() {
+        head.fold(recording)?;
+        heads.push(head.text());
+    }
+    Ok(heads)
+}
+
+/// Heads of recordings by their place.
+fn recordings_of(record: &RunRecord) -> Result<BTreeMap<u32, &str>, String> {
     let mut places: BTreeMap<u32, &str> = BTreeMap::new();
     for (probe, attempt) in record
         .probes
@@ -91,14 +120,5 @@ pub fn head_of(record: &RunRecord) -> Result<RunHead, String> {
             }
         }
     }
-    let mut head = RunHead::new();
-    for (place, recording) in places {
-        if head.fold(recording)? != place {
-            return Err(format!(
-                "no recording has place {} in the run head",
-                head.folded()
-            ));
-        }
-    }
-    Ok(head)
+    Ok(places)
 }

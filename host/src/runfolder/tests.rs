@@ -92,10 +92,10 @@ fn the_record_is_written_whole_and_read_back() {
     run.write_record(&record).unwrap();
     assert_eq!(read_record(&path).unwrap(), record);
     // What a crash between write and rename leaves changes nothing.
-    fs::write(path.join(TEMPORARY), "{").unwrap();
+    fs::write(path.join("run.json.new"), "{").unwrap();
     assert_eq!(read_record(&path).unwrap(), record);
     run.write_record(&record).unwrap();
-    assert!(!path.join(TEMPORARY).exists());
+    assert!(!path.join("run.json.new").exists());
 }
 
 #[test]

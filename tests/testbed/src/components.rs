@@ -143,7 +143,14 @@ impl Site<'_> {
             self.file("client-ca-file", "ca.crt"),
             self.file("tls-cert-file", "apiserver.crt"),
             self.file("tls-private-key-file", "apiserver.key"),
-            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
+            // The first one signs, so another cannot be added behind it.
+            format!(
+                "--service-account-issuer={}",
+                self.config
+                    .issuer
+                    .as_deref()
+                    .unwrap_or("https://kubernetes.default.svc.cluster.local")
+            ),
             self.file("service-account-key-file", "sa.pub"),
             self.file("service-account-signing-key-file", "sa.key"),
             "--service-cluster-ip-range=10.96.0.0/16".into(),

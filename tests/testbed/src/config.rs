@@ -35,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) extra_args: Vec<(Component, String)>,
     pub(crate) audit_policy: Option<String>,
     pub(crate) scheduler_config: Option<String>,
+    pub(crate) issuer: Option<String>,
 }
 
 impl Config {
@@ -141,6 +142,13 @@ impl ControlPlaneBuilder {
     #[must_use]
     pub fn scheduler_config(mut self, yaml: impl Into<String>) -> Self {
         self.config.scheduler_config = Some(yaml.into());
+        self
+    }
+
+    /// The issuer of service account tokens, in place of the address that a cluster has for itself.
+    #[must_use]
+    pub fn issuer(mut self, url: impl Into<String>) -> Self {
+        self.config.issuer = Some(url.into());
         self
     }
 

@@ -97,6 +97,7 @@ async fn the_audit_log_shows_the_narrow_account_at_work_and_nothing_is_left_of_i
         lock: Lock::Lease(Default::default()),
         redaction: std::sync::Arc::default(),
         nonce: None,
+        witness: false,
         events: Events::silent(),
         stop: StopSignal::never(),
         stop_now: StopSignal::never(),

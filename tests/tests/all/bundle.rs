@@ -30,7 +30,7 @@ const STEADY: &str = "probes/steady/attempt-1";
 const STERN: &str = "probes/stern/attempt-1";
 
 /// A probe that reads one object and concludes what it is told to.
-fn guest(id: &str, outcome: &str) -> Guest {
+pub(crate) fn guest(id: &str, outcome: &str) -> Guest {
     let script = json!([
         {"do": "open", "id": "alive"},
         {"do": "get", "api": "v1", "resource": "namespaces", "name": "kube-system"},
@@ -40,7 +40,7 @@ fn guest(id: &str, outcome: &str) -> Guest {
     Guest::scripted(id, &script).cases(&case("alive", "get namespaces"))
 }
 
-fn new_key() -> Result<SigningKey> {
+pub(crate) fn new_key() -> Result<SigningKey> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     Ok(SigningKey::from_pem(&key.serialize_pem())?)
 }
@@ -130,7 +130,7 @@ impl Bench {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -145,7 +145,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Everything that is wrong or could not be checked, in one text.
-fn told(report: &VerifyReport) -> String {
+pub(crate) fn told(report: &VerifyReport) -> String {
     report
         .findings
         .iter()
@@ -170,14 +170,14 @@ fn told(report: &VerifyReport) -> String {
 
 // The forger's tools.
 
-fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
+pub(crate) fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
     let mut json: Value = serde_json::from_slice(&fs::read(path)?)?;
     edit(&mut json);
     fs::write(path, serde_json::to_vec_pretty(&json)?)?;
     Ok(())
 }
 
-fn edit_record(folder: &Path, edit: impl FnOnce(&mut RunRecord)) -> Result<()> {
+pub(crate) fn edit_record(folder: &Path, edit: impl FnOnce(&mut RunRecord)) -> Result<()> {
     let path = folder.join("run.json");
     let mut record: RunRecord = serde_json::from_slice(&fs::read(&path)?)?;
     edit(&mut record);
@@ -200,7 +200,7 @@ fn edit_record(folder: &Path, edit: impl FnOnce(&mut RunRecord)) -> Result<()> {
 }
 
 /// A new statement about whatever lies there now; the old signature goes, because it would show at once.
-fn restate(folder: &Path) -> Result<()> {
+pub(crate) fn restate(folder: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(folder.join("signatures"));
     let record: RunRecord = serde_json::from_slice(&fs::read(folder.join("run.json"))?)?;
     let mut subjects = BTreeMap::new();
@@ -220,7 +220,7 @@ fn restate(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn lines_of(folder: &Path, attempt: &str) -> Result<Vec<Value>> {
+pub(crate) fn lines_of(folder: &Path, attempt: &str) -> Result<Vec<Value>> {
     let bytes = fs::read(folder.join(attempt).join("recording.jsonl.zst"))?;
     let mut text = String::new();
     zstd::Decoder::new(&bytes[..])?.read_to_string(&mut text)?;
@@ -230,7 +230,7 @@ fn lines_of(folder: &Path, attempt: &str) -> Result<Vec<Value>> {
 }
 
 /// Writes a recording with sequence numbers, chain, count and head made anew everywhere.
-fn rechain(folder: &Path, attempt: &str, lines: Vec<Value>) -> Result<()> {
+pub(crate) fn rechain(folder: &Path, attempt: &str, lines: Vec<Value>) -> Result<()> {
     // Keys stand in the order of the format, which `Value` does not keep.
     let header: karat_engine::recording::format::Header = serde_json::from_value(lines[0].clone())?;
     let mut out = vec![serde_json::to_string(&header)?];
@@ -269,7 +269,7 @@ fn rechain(folder: &Path, attempt: &str, lines: Vec<Value>) -> Result<()> {
     restate(folder)
 }
 
-fn position(lines: &[Value], function: &str) -> Result<usize> {
+pub(crate) fn position(lines: &[Value], function: &str) -> Result<usize> {
     lines
         .iter()
         .position(|line| line["function"] == function)

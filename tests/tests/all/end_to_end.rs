@@ -72,6 +72,7 @@ pub(crate) async fn request(
         enforce: BTreeSet::new(),
         redaction: std::sync::Arc::default(),
         nonce: Some("reviewer-1".to_owned()),
+        witness: false,
         events: Events::silent(),
         stop: StopSignal::never(),
         stop_now: StopSignal::never(),

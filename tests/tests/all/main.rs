@@ -23,4 +23,5 @@ mod review_bot;
 mod runs_meet;
 mod safety;
 mod submit;
+mod witness;
 mod words;

@@ -8,6 +8,7 @@ use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::text::{bytes, counted, shown_within};
 use karat_engine::bundle::signature::{KeyError, PublicKey, SigningKey};
 use karat_engine::bundle::{BundleError, Created, Withhold, create, withhold};
+use karat_engine::witness::Release;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,12 @@ struct Made<'a> {
     signed_by: Option<&'a str>,
     left_out: &'a [String],
     withheld: u64,
+    /// `none`, `unfinished`, `waiting` or `included`; absent for a copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness: Option<&'static str>,
+    /// When a witness that waits may be given away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness_from: Option<String>,
 }
 
 /// Makes a bundle.
@@ -62,6 +69,16 @@ fn tell(context: &Context, made: &Created, to: &Path, json: bool) -> CommandResu
             signed_by: made.key.as_deref(),
             left_out: &made.left_out,
             withheld: made.withheld,
+            witness: made.witness.as_ref().map(|witness| match witness {
+                Release::Absent => "none",
+                Release::Unfinished => "unfinished",
+                Release::Alive(_) => "waiting",
+                Release::Expired => "included",
+            }),
+            witness_from: match &made.witness {
+                Some(Release::Alive(until)) => Some(until.to_string()),
+                _ => None,
+            },
         };
         printer.json(&found).bug("cannot write what was made")?;
     } else {
@@ -94,6 +111,20 @@ pub(crate) fn lines(made: &Created, to: &Path) -> Vec<String> {
             "without the component {}: whoever verifies brings it",
             shown_within(digest, 80)
         ));
+    }
+    match &made.witness {
+        None | Some(Release::Absent) => {}
+        Some(Release::Expired) => {
+            said.push("with its witness: every token in it has expired".to_owned());
+        }
+        Some(Release::Unfinished) => said.push(
+            "without its witness, which lacks the last token: finish the run with `karat run --resume`"
+                .to_owned(),
+        ),
+        Some(Release::Alive(until)) => said.push(format!(
+            "without its witness yet: tokens in the run folder live until {}; `karat bundle create` adds it after that",
+            until.strftime("%Y-%m-%dT%H:%M:%SZ")
+        )),
     }
     said.push(format!("check it:    karat verify {}", to.display()));
     said

@@ -167,7 +167,7 @@ pub(crate) async fn ask(
         .collect();
     let manifests: Vec<&Manifest> = planned.iter().map(|probe| &*probe.manifest).collect();
     let server = cluster.server();
-    let preflight = preflight(cluster, &manifests, &selection.enforce)
+    let preflight = preflight(cluster, &manifests, &selection.enforce, selection.witness)
         .await
         .environment(format!(
             "the cluster at {server} did not answer as expected"

@@ -32,6 +32,7 @@ use karat_engine::run::plan::LeftOutWhy;
 use karat_engine::run::plan::trial::TrialResult;
 use karat_engine::run::{self, Mode, RunError, RunRequest};
 use karat_engine::runfolder::{FolderError, RUN_FILE};
+use karat_engine::witness::is_there;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,6 +144,7 @@ impl Start<'_> {
             lock: lock(self.args),
             redaction: std::sync::Arc::clone(&self.selection.redaction),
             nonce: self.args.nonce.clone(),
+            witness: self.selection.witness,
             events,
             stop: stop_signal,
             stop_now: stop_now_signal,
@@ -177,6 +179,11 @@ impl Start<'_> {
     fn consent(&self, asked: &Asked, context: Option<&str>) -> bool {
         let printer = &self.context.printer;
         let plan = &self.made.plan;
+        if self.selection.witness {
+            printer.status(
+                "the cluster's token issuer witnesses this run: its evidence will name the issuer, and with it often provider, region or project",
+            );
+        }
         if self.args.yes {
             printer.status(&format!(
                 "cluster: {}",
@@ -558,6 +565,8 @@ fn selection(
     if args.selection.reach.is_none() {
         selection.reach = record.reach;
     }
+    // A run that began with a witness goes on with it.
+    selection.witness |= is_there(&folder.path);
     Ok(selection)
 }
 

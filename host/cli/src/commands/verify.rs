@@ -1,4 +1,4 @@
-//! `karat verify`: checks a bundle without trusting who made it. No cluster, no network.
+//! `karat verify`: checks a bundle without trusting who made it. No cluster, and no network without `--online`.
 
 use super::bundle::public_keys;
 use super::lint::form;
@@ -14,6 +14,9 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::model::Verdict;
 use karat_engine::replay::Depth;
 use karat_engine::verify::{Answered, Finding, Reviewer, Signed, VerifyReport, verify};
+use karat_engine::witness::Witnessed;
+use karat_engine::witness::issuer::Online;
+use karat_engine::witness::keys::{KEYS_MAX, KeySet};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,6 +34,7 @@ struct Found<'a> {
     /// Whether nothing is wrong and everything was checked.
     holds: bool,
     signed: &'a Signed,
+    witness: &'a Witnessed,
     findings: &'a [Finding],
     unchecked: &'a [Finding],
     attempts: Vec<FoundAttempt<'a>>,
@@ -104,9 +108,31 @@ pub(crate) fn reviewer(context: &Context, args: &VerifyArgs) -> Result<Reviewer,
         trusted,
         run_foreign: args.run_foreign_probes,
         nonce: args.nonce.clone(),
+        issuer_keys: args.issuer_keys.as_deref().map(key_set).transpose()?,
+        online: online(args)?,
         form: args.against.as_deref().map(form).transpose()?,
         ..Reviewer::default()
     })
+}
+
+/// The issuer's keys as the reviewer knows them.
+fn key_set(path: &Path) -> Result<KeySet, CommandError> {
+    KeySet::parse(&read_limited(path, KEYS_MAX)?)
+        .usage(format!("cannot use {}", path.display()))
+        .hint("`kubectl get --raw /openid/v1/jwks` prints the keys of a cluster that you trust")
+}
+
+/// With what to ask the issuer, where the reviewer wants that.
+fn online(args: &VerifyArgs) -> Result<Option<Online>, CommandError> {
+    if !args.online {
+        return Ok(None);
+    }
+    let client = match &args.issuer_ca {
+        Some(path) => Online::with_authorities(&read_limited(path, KEYS_MAX)?)
+            .usage(format!("cannot use {}", path.display()))?,
+        None => Online::with_web_roots().environment("cannot reach the web")?,
+    };
+    Ok(Some(client))
 }
 
 /// Digests of a list: one `sha256:…` in each line, whatever follows it; `#` begins a comment.
@@ -141,6 +167,7 @@ fn found(report: &VerifyReport) -> Found<'_> {
         run: report.record.as_ref().map(|record| record.run.as_str()),
         holds: report.holds(),
         signed: &report.signed,
+        witness: &report.witnessed,
         findings: &report.findings,
         unchecked: &report.unchecked,
         attempts: report
@@ -165,6 +192,7 @@ mod tests {
     use crate::ui::samples::{HOSTILE, run_record};
     use karat_engine::replay::ReplayedAttempt;
     use karat_engine::verify::Check;
+    use karat_engine::witness::Grade;
 
     fn report(findings: usize, unchecked: usize) -> VerifyReport {
         let line = || Finding {
@@ -177,6 +205,14 @@ mod tests {
             findings: (0..findings).map(|_| line()).collect(),
             unchecked: (0..unchecked).map(|_| line()).collect(),
             signed: Signed::No,
+            witnessed: Witnessed {
+                grade: Grade::Pinned,
+                issuer: Some(format!("https://issuer.example {HOSTILE}")),
+                tokens: 3,
+                first: Some("2026-01-01T12:00:00Z".to_owned()),
+                last: Some("2026-01-01T12:10:00Z".to_owned()),
+                fetched: None,
+            },
             attempts: vec![ReplayedAttempt {
                 probe: "dra-support".to_owned(),
                 attempt: 1,
@@ -197,6 +233,7 @@ mod tests {
         let json = serde_json::to_value(found(&report(0, 1))).unwrap();
         assert_eq!(json["holds"], false);
         assert_eq!(json["attempts"][0]["recomputed"], true);
+        assert_eq!(json["witness"]["grade"], "pinned");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::text::{counted, shown, shown_within};
 use super::verdicts::{push_wrapped, verdict_word};
 use karat_engine::replay::Depth;
 use karat_engine::verify::{Finding, Signed, VerifyReport};
+use karat_engine::witness::{Grade, Witnessed};
 
 /// Everything, for people.
 pub(crate) fn lines(report: &VerifyReport, paint: Paint) -> Vec<String> {
@@ -36,6 +37,9 @@ pub(crate) fn lines(report: &VerifyReport, paint: Paint) -> Vec<String> {
             ));
         }
     }
+    if report.record.is_some() {
+        push_wrapped(&mut out, "witness ", &witness(&report.witnessed, paint));
+    }
     let run = report.record.as_ref().map_or_else(
         || "this bundle".to_owned(),
         |record| format!("run {}", shown_within(&record.run, 40)),
@@ -65,6 +69,32 @@ pub(crate) fn lines(report: &VerifyReport, paint: Paint) -> Vec<String> {
         push_wrapped(&mut out, "  ", &sentence);
     }
     out
+}
+
+/// Whose word the witness is.
+fn witness(witnessed: &Witnessed, paint: Paint) -> String {
+    let style = match witnessed.grade {
+        Grade::None | Grade::SelfAsserted => Style::Unsure,
+        Grade::Pinned | Grade::Issuer => Style::Good,
+    };
+    let word = paint.paint(style, witnessed.grade.word());
+    let quoted = |text: &Option<String>| shown_within(text.as_deref().unwrap_or_default(), 200);
+    let whose = match witnessed.grade {
+        Grade::None => return word,
+        Grade::SelfAsserted => "with keys from the bundle itself".to_owned(),
+        Grade::Pinned => "with keys that you gave".to_owned(),
+        Grade::Issuer => format!(
+            "with keys that the issuer published at {}",
+            quoted(&witnessed.fetched)
+        ),
+    };
+    format!(
+        "{word}: {} of {}, {whose}, from {} to {}",
+        counted(witnessed.tokens, "token"),
+        quoted(&witnessed.issuer),
+        quoted(&witnessed.first),
+        quoted(&witnessed.last)
+    )
 }
 
 fn told(finding: &Finding) -> String {

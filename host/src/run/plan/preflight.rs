@@ -66,6 +66,16 @@ const ACCOUNT_NEEDS: &[(&str, &str, &[&str], bool)] = &[
     ),
 ];
 
+/// What the engine does for the witness of a run, as [`ENGINE_NEEDS`], with the subresource.
+const WITNESS_NEEDS: &[(&str, &str, &str)] = &[
+    ("serviceaccounts", "", "get"),
+    ("serviceaccounts", "", "create"),
+    ("serviceaccounts", "token", "create"),
+];
+
+/// The issuer's documents, which go into the witness.
+const WITNESS_PATHS: &[&str] = &["/.well-known/openid-configuration", "/openid/v1/jwks"];
+
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What a cluster said.
@@ -98,7 +108,8 @@ pub struct Missing {
     pub needed_by: Vec<String>,
 }
 
-/// Asks for everything that these probes may do, and for what the engine does when one of them writes.
+/// Asks for everything that these probes may do, and for what the engine does when one of them writes or the run has a
+/// witness.
 ///
 /// # Errors
 /// The server cannot be reached, or refuses to answer reviews.
@@ -106,10 +117,11 @@ pub async fn preflight(
     cluster: &Cluster,
     manifests: &[&Manifest],
     enforced: &BTreeSet<String>,
+    witness: bool,
 ) -> Result<Preflight, ApiError> {
     let record = identify(cluster).await?;
     let username = username(cluster).await;
-    let needs: Vec<(Access, Vec<String>)> = needs(manifests, enforced)
+    let needs: Vec<(Access, Vec<String>)> = needs(manifests, enforced, witness)
         .into_iter()
         .take(REVIEWS_MAX)
         .collect();
@@ -223,7 +235,11 @@ fn escalations() -> impl Iterator<Item = (Access, String)> {
 }
 
 /// Every access once, with who needs it.
-fn needs(manifests: &[&Manifest], enforced: &BTreeSet<String>) -> BTreeMap<Access, Vec<String>> {
+fn needs(
+    manifests: &[&Manifest],
+    enforced: &BTreeSet<String>,
+    witness: bool,
+) -> BTreeMap<Access, Vec<String>> {
     let mut needs: BTreeMap<Access, Vec<String>> = BTreeMap::new();
     let mut add = |access: Access, who: &str| {
         let who_needs = needs.entry(access).or_default();
@@ -266,7 +282,24 @@ fn needs(manifests: &[&Manifest], enforced: &BTreeSet<String>) -> BTreeMap<Acces
             }
         }
     }
-    if accounts || manifests.iter().any(|manifest| writes(manifest)) {
+    let writes = accounts || manifests.iter().any(|manifest| writes(manifest));
+    if witness {
+        for (resource, subresource, verb) in WITNESS_NEEDS {
+            let access = ResourceAccess {
+                verb: (*verb).to_owned(),
+                resource: (*resource).to_owned(),
+                subresource: (*subresource).to_owned(),
+                namespace: sandbox(),
+                ..ResourceAccess::default()
+            };
+            add(Access::Resource(access), "karat");
+        }
+        for path in WITNESS_PATHS {
+            let path = (*path).to_owned();
+            add(Access::NonResource { path }, "karat");
+        }
+    }
+    if writes {
         let lease = run_lease::lease_ref();
         for (verb, named) in LEASE_NEEDS {
             let access = ResourceAccess {
@@ -283,6 +316,8 @@ fn needs(manifests: &[&Manifest], enforced: &BTreeSet<String>) -> BTreeMap<Acces
             };
             add(Access::Resource(access), "karat");
         }
+    }
+    if writes || witness {
         let account_needs = if accounts { ACCOUNT_NEEDS } else { &[] };
         for (group, resource, verbs, in_sandbox) in ENGINE_NEEDS.iter().chain(account_needs) {
             for verb in *verbs {
@@ -458,7 +493,7 @@ mod tests {
     #[tokio::test]
     async fn an_administrator_misses_nothing() {
         let manifest = manifest("a", Reach::Sandbox, 1);
-        let found = preflight(&scripted(|_| true), &[&manifest], &BTreeSet::new())
+        let found = preflight(&scripted(|_| true), &[&manifest], &BTreeSet::new(), false)
             .await
             .unwrap();
         assert_eq!(found.missing, []);
@@ -479,7 +514,7 @@ mod tests {
             let resource = &spec["resourceAttributes"];
             !(resource["resource"] == "pods" && resource["verb"] == "create")
         });
-        let found = preflight(&cluster, &[&a, &b], &BTreeSet::new())
+        let found = preflight(&cluster, &[&a, &b], &BTreeSet::new(), false)
             .await
             .unwrap();
         let what: Vec<_> = found
@@ -511,7 +546,7 @@ mod tests {
         assert!(writes(&reader));
         reader.namespaces.clear();
         reader.permissions.remove(0);
-        let found = preflight(&scripted(|_| false), &[&reader], &BTreeSet::new())
+        let found = preflight(&scripted(|_| false), &[&reader], &BTreeSet::new(), false)
             .await
             .unwrap();
         assert_eq!(found.asked, 1);
@@ -528,7 +563,9 @@ mod tests {
         reader.namespaces.clear();
         let enforced = BTreeSet::from(["a".to_owned()]);
         let cluster = scripted(|spec| spec["resourceAttributes"]["verb"] != "impersonate");
-        let found = preflight(&cluster, &[&reader], &enforced).await.unwrap();
+        let found = preflight(&cluster, &[&reader], &enforced, false)
+            .await
+            .unwrap();
         let what: Vec<_> = found.missing.iter().map(|one| one.what.as_str()).collect();
         assert_eq!(
             what,
@@ -536,6 +573,35 @@ mod tests {
         );
         let yaml = found.rbac.unwrap();
         assert!(yaml.contains("act as every service account"), "{yaml}");
+    }
+
+    #[tokio::test]
+    async fn a_witness_needs_a_home_and_tokens_whatever_the_probes_do() {
+        let mut reader = manifest("a", Reach::Read, 1);
+        reader.namespaces.clear();
+        let cluster = scripted(|spec| spec["resourceAttributes"]["subresource"] != "token");
+        let found = preflight(&cluster, &[&reader], &BTreeSet::new(), true)
+            .await
+            .unwrap();
+        let what: Vec<_> = found.missing.iter().map(|one| one.what.as_str()).collect();
+        assert_eq!(
+            what,
+            ["create serviceaccounts/token in the run's namespaces"]
+        );
+        let yaml = found.rbac.unwrap();
+        assert!(yaml.contains("Who may ask for tokens"), "{yaml}");
+        let none = preflight(&scripted(|_| false), &[&reader], &BTreeSet::new(), true)
+            .await
+            .unwrap();
+        let what: Vec<_> = none.missing.iter().map(|one| one.what.as_str()).collect();
+        for needed in [
+            "get /openid/v1/jwks",
+            "create namespaces in the whole cluster",
+            "create serviceaccounts in the run's namespaces",
+        ] {
+            assert!(what.contains(&needed), "{what:?}");
+        }
+        assert!(!what.iter().any(|one| one.contains("leases")), "{what:?}");
     }
 
     #[tokio::test]
@@ -559,11 +625,13 @@ mod tests {
         let cluster = Cluster::for_test(kube::Client::new(service, "default"));
         let manifest = manifest("a", Reach::Sandbox, 1);
         let enforced = BTreeSet::from(["a".to_owned()]);
-        let found = preflight(&cluster, &[&manifest], &enforced).await.unwrap();
+        let found = preflight(&cluster, &[&manifest], &enforced, false)
+            .await
+            .unwrap();
         assert_eq!(found.missing.len(), 4, "{:?}", found.missing);
         assert!(found.missing[0].reason.contains("not currently held"));
         assert!(found.rbac.unwrap().contains("escalate"));
-        let off = preflight(&cluster, &[&manifest], &BTreeSet::new())
+        let off = preflight(&cluster, &[&manifest], &BTreeSet::new(), false)
             .await
             .unwrap();
         assert_eq!(off.missing, []);

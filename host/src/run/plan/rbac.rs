@@ -101,6 +101,15 @@ pub fn yaml(missing: &[Access], subject: &Subject) -> Option<String> {
              # accounts that should not, and run with --rbac off.\n",
         );
     }
+    let asks_for_tokens = places.values().flat_map(BTreeMap::keys).any(
+        |target| matches!(target, Target::Resource { resource, .. } if resource == "serviceaccounts/token"),
+    );
+    if asks_for_tokens {
+        out.push_str(
+            "# Who may ask for tokens in all namespaces can act as every service account of the cluster. Leave the line out for\n\
+             # accounts that should not, and run without --witness.\n",
+        );
+    }
     let mut first = true;
     for (place, rules) in &places {
         if !first {
