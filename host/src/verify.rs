@@ -10,8 +10,8 @@
 
 use crate::bundle::signature::{Envelope, PublicKey};
 use crate::bundle::statement::{Predicate, Statement};
-use crate::bundle::{self, BundleError, COMPONENT_MAX, File, Limits, Place, STATEMENT_FILE, list};
-use crate::component::{self, Probe};
+use crate::bundle::{self, BundleError, File, Limits, Place, STATEMENT_FILE, list};
+use crate::component::{self, MAX_COMPONENT_BYTES, Probe};
 use crate::engine::Engine;
 use crate::form::Form;
 use crate::model::{AttemptRecord, ProbeRecord, RunRecord, Tier, Verdict};
@@ -536,7 +536,7 @@ impl Verify<'_> {
     }
 
     async fn replay(&mut self) {
-        let load = |digest: &str| self.component(digest);
+        let load = |digest: &str| component(self.engine, self.folder, self.reviewer, digest);
         let replayed = replay::replay_with(self.engine, self.folder, None, load).await;
         let attempts = match replayed {
             Ok(report) => report.attempts,
@@ -567,40 +567,6 @@ impl Verify<'_> {
             }
         }
         self.report.attempts = attempts;
-    }
-
-    /// A component, if the reviewer lets it run.
-    fn component(&self, digest: &str) -> Result<Probe, NoComponent> {
-        let trusted = self.reviewer.trusted.get(digest);
-        if trusted.is_none() && !self.reviewer.run_foreign {
-            return Err(NoComponent::Absent(format!(
-                "the probe {digest} is none that you trust: its verdict was not computed again (--probes names trusted ones, --run-foreign-probes runs any, sandboxed)"
-            )));
-        }
-        let bytes = match trusted {
-            Some(Some(bytes)) => bytes.to_vec(),
-            _ => self.carried(digest)?,
-        };
-        component::load(self.engine, bytes).map_err(|error| NoComponent::Damaged(error.to_string()))
-    }
-
-    /// A component as the bundle carries it.
-    fn carried(&self, digest: &str) -> Result<Vec<u8>, NoComponent> {
-        let path = runfolder::component_path(self.folder, digest)
-            .map_err(|error| NoComponent::Damaged(error.to_string()))?;
-        if !path.exists() {
-            return Err(NoComponent::Absent(format!(
-                "the probe {digest} is not in this copy: bring it, for example with --probes-from"
-            )));
-        }
-        let bytes = read_limited(&path, COMPONENT_MAX).map_err(NoComponent::Damaged)?;
-        let found = component::digest(&bytes);
-        if found != digest {
-            return Err(NoComponent::Damaged(format!(
-                "its bytes have digest {found}"
-            )));
-        }
-        Ok(bytes)
     }
 
     /// What the bundle says about each requirement of the checklist.
@@ -653,6 +619,45 @@ impl Verify<'_> {
         }
         self.report.answered = answered;
     }
+}
+
+/// A component, if the reviewer lets it run.
+pub(crate) fn component(
+    engine: &Engine,
+    folder: &Path,
+    reviewer: &Reviewer,
+    digest: &str,
+) -> Result<Probe, NoComponent> {
+    let trusted = reviewer.trusted.get(digest);
+    if trusted.is_none() && !reviewer.run_foreign {
+        return Err(NoComponent::Absent(format!(
+            "the probe {digest} is none that you trust: its verdict was not computed again (--probes names trusted ones, --run-foreign-probes runs any, sandboxed)"
+        )));
+    }
+    let bytes = match trusted {
+        Some(Some(bytes)) => bytes.to_vec(),
+        _ => carried(folder, digest)?,
+    };
+    component::load(engine, bytes).map_err(|error| NoComponent::Damaged(error.to_string()))
+}
+
+/// A component as the folder carries it.
+fn carried(folder: &Path, digest: &str) -> Result<Vec<u8>, NoComponent> {
+    let path = runfolder::component_path(folder, digest)
+        .map_err(|error| NoComponent::Damaged(error.to_string()))?;
+    if !path.exists() {
+        return Err(NoComponent::Absent(format!(
+            "the probe {digest} is not in this copy: bring it, for example with --probes-from"
+        )));
+    }
+    let bytes = read_limited(&path, MAX_COMPONENT_BYTES as u64).map_err(NoComponent::Damaged)?;
+    let found = component::digest(&bytes);
+    if found != digest {
+        return Err(NoComponent::Damaged(format!(
+            "its bytes have digest {found}"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// The worst verdict decides where several probes answer one requirement.

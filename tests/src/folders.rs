@@ -61,6 +61,7 @@ pub fn write(root: &Path, out: &Path, parts: &[Part<'_>], edit: &mut dyn Edit) -
         head: String::new(),
         probes: Vec::new(),
         leases: None,
+        redacted: Vec::new(),
     };
     let mut last = 0;
     for part in parts {

@@ -98,7 +98,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         say("");
         say(&format!("output folder:        {}", out.display()));
         say(&format!(
-            "compute it again:     {karat} replay {}",
+            "read it:              {}/report.html",
+            out.display()
+        ));
+        say(&format!(
+            "check the evidence:   {karat} verify {}/bundle",
             out.display()
         ));
         say(&format!(

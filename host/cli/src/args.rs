@@ -597,11 +597,14 @@ pub(crate) struct ReviewArgs {
     /// The word that the run must answer
     #[arg(long, value_name = "TEXT")]
     pub(crate) nonce: Option<String>,
+    /// Public key that must have signed each bundle, in PEM; repeatable
+    #[arg(long = "key", value_name = "KEY")]
+    pub(crate) keys: Vec<PathBuf>,
     /// Also run probes that are not known here, confined as in a run and without a network
     #[arg(long)]
     pub(crate) run_foreign_probes: bool,
     /// Print a fresh word and the command that answers it, and review nothing
-    #[arg(long, conflicts_with_all = ["target", "form", "bundle", "nonce", "run_foreign_probes", "to"])]
+    #[arg(long, conflicts_with_all = ["target", "form", "bundle", "nonce", "keys", "run_foreign_probes", "to"])]
     pub(crate) issue_nonce: bool,
     /// Which probes are known
     #[command(flatten)]

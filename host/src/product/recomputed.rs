@@ -1,10 +1,12 @@
 //! What is left of a run when somebody has computed it again: the record, and how far each attempt of it holds. Product
 //! folders and reviews are made of this, never of a record alone, which is a file that anybody can edit.
 
+use crate::bundle::STATEMENT_FILE;
 use crate::engine::Engine;
 use crate::model::{AttemptRecord, ProbeRecord, RunRecord};
-use crate::replay::{Depth, ReplayError, ReplayedAttempt, replay};
+use crate::replay::{Depth, ReplayError, ReplayedAttempt, replay_with};
 use crate::runfolder;
+use crate::verify::{self, Check, Finding, Reviewer, Signed, VerifyReport};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -94,58 +96,40 @@ pub enum Backing<'a> {
 }
 
 impl Recomputed {
-    /// Computes a bundle or a run folder again. Components that are not `known` are run only if `foreign` says so: a stranger's
-    /// bundle brings a stranger's code, however well it is confined.
+    /// Computes a bundle or a run folder again. A bundle is verified, with everything that belongs to it; a run folder has no
+    /// statement and is only replayed. Components that the reviewer does not trust are run only if they say so: a
+    /// stranger's bundle brings a stranger's code, however well it is confined.
     ///
     /// # Errors
     /// There is no run record that can be read. Everything below it is a finding.
     pub async fn compute(
         engine: &Engine,
         folder: &Path,
-        known: BTreeSet<String>,
-        foreign: bool,
+        reviewer: &Reviewer,
     ) -> Result<Recomputed, ReplayError> {
         let mut run = Recomputed {
             record: runfolder::read_record(folder)?,
             attempts: Vec::new(),
-            known,
+            known: reviewer.trusted.keys().cloned().collect(),
             statements: Vec::new(),
         };
-        let mut seen = BTreeSet::new();
-        for probe in &run.record.probes {
-            if !seen.insert(&probe.probe) {
-                continue;
+        if !folder.join(STATEMENT_FILE).is_file() {
+            let load = |digest: &str| verify::component(engine, folder, reviewer, digest);
+            let report = replay_with(engine, folder, None, load).await?;
+            run.attempts = report.attempts.iter().map(RecomputedAttempt::of).collect();
+            return Ok(run);
+        }
+        match verify::verify(engine, folder, reviewer).await {
+            Ok(report) => {
+                run.statements = statements(&report);
+                run.attempts = report.attempts.iter().map(RecomputedAttempt::of).collect();
             }
-            if foreign || run.is_known(probe) {
-                let report = replay(engine, folder, Some(&probe.probe)).await?;
-                let found = report.attempts.iter().map(RecomputedAttempt::of);
-                run.attempts.extend(found);
-                continue;
-            }
-            let why = "its component is not one of those that are known here, and was not run";
-            let skipped = probe.attempts.iter().map(|attempt| RecomputedAttempt {
-                probe: probe.probe.clone(),
-                attempt: attempt.attempt,
-                depth: Depth::None(why.to_owned()),
-                differences: Vec::new(),
-            });
-            run.attempts.extend(skipped);
+            Err(error) => run.statements.push(Statement {
+                weight: Weight::Breaks,
+                text: error.to_string(),
+            }),
         }
         Ok(run)
-    }
-
-    /// From what a replay found. `known` as in [`Recomputed::known`].
-    pub fn new(
-        record: RunRecord,
-        attempts: &[ReplayedAttempt],
-        known: BTreeSet<String>,
-    ) -> Recomputed {
-        Recomputed {
-            record,
-            attempts: attempts.iter().map(RecomputedAttempt::of).collect(),
-            known,
-            statements: Vec::new(),
-        }
     }
 
     /// What was found for one attempt.
@@ -195,4 +179,40 @@ impl Recomputed {
             .chain(of_attempts)
             .collect()
     }
+}
+
+/// What was found about a bundle as a whole; what belongs to one attempt stands there.
+fn statements(report: &VerifyReport) -> Vec<Statement> {
+    let told = |weight: Weight, found: &Finding| Statement {
+        weight,
+        text: format!(
+            "{}, {}: {}",
+            found.check.word(),
+            found.subject,
+            found.message
+        ),
+    };
+    let of_bundle = |found: &&Finding| found.check != Check::Replay;
+    let broken = report.findings.iter().filter(of_bundle);
+    let open = report.unchecked.iter().filter(of_bundle);
+    let mut statements: Vec<Statement> = broken
+        .map(|found| told(Weight::Breaks, found))
+        .chain(open.map(|found| told(Weight::Open, found)))
+        .collect();
+    let (weight, text) = match &report.signed {
+        Signed::By { keys } => (
+            Weight::Holds,
+            format!("signed by the key {}", keys.join(", ")),
+        ),
+        Signed::Unknown { claimed } => (
+            Weight::Open,
+            format!(
+                "its signature was not checked: no key was given (it claims {})",
+                claimed.join(", ")
+            ),
+        ),
+        Signed::No => (Weight::Open, "nobody signed it".to_owned()),
+    };
+    statements.push(Statement { weight, text });
+    statements
 }

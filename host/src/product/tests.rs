@@ -158,6 +158,7 @@ pub(crate) fn run(version: &str, probes: Vec<ProbeRecord>) -> Recomputed {
             head: "ef".repeat(32),
             probes,
             leases: None,
+            redacted: Vec::new(),
         },
     }
 }

@@ -13,8 +13,12 @@ use karat_engine::lint::{self, Report};
 use karat_engine::product::{
     self, Existing, Folder, Input, NoteKind, PRODUCT, Platform, ProductError, Recomputed, Standing,
 };
+use karat_engine::report::open::of_record;
+use karat_engine::report::text::Foreign;
+use karat_engine::report::{self, Format, Selection};
+use karat_engine::verify::Reviewer;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -65,7 +69,16 @@ pub(crate) fn execute(context: &Context, args: &ProductArgs) -> CommandResult {
         on_demand: false,
     })
     .environment("cannot start the engine")?;
-    let work = Recomputed::compute(&engine, &args.bundle, digests_built_in(), true);
+    // The bundle is the vendor's own, so its probes may run; which of them came with the program stands in the pages.
+    let reviewer = Reviewer {
+        trusted: digests_built_in()
+            .into_iter()
+            .map(|digest| (digest, None))
+            .collect(),
+        run_foreign: true,
+        ..Reviewer::default()
+    };
+    let work = Recomputed::compute(&engine, &args.bundle, &reviewer);
     let run = block_on(work)?
         .usage(format!("cannot compute {} again", args.bundle.display()))
         .hint("give a bundle or the output folder of a run; `karat run` names it at the end")?;
@@ -78,8 +91,16 @@ pub(crate) fn execute(context: &Context, args: &ProductArgs) -> CommandResult {
         existing: &existing,
     };
     let doing = || format!("cannot make the product folder {out}");
-    let folder = product::draft(input)
-        .and_then(|draft| draft.finish(&[], &BTreeMap::new()))
+    let draft = product::draft(input).map_err(|error| refused(error, doing()))?;
+    let told = of_record(&args.bundle, &run.record);
+    let artefacts = artefacts(&told, draft.submitted())?;
+    let tests = draft
+        .submitted()
+        .iter()
+        .map(|id| (id.clone(), report::test_name(&Foreign::new(id))))
+        .collect();
+    let folder = draft
+        .finish(&artefacts, &tests)
         .map_err(|error| refused(error, doing()))?;
     folder
         .write(&args.out, &existing)
@@ -99,6 +120,26 @@ pub(crate) fn execute(context: &Context, args: &ProductArgs) -> CommandResult {
         ));
     }
     Ok(exit(&folder, &report))
+}
+
+/// Test results of what is submitted, in the three formats that the programme reads; none where nothing is.
+fn artefacts(
+    told: &report::Report,
+    submitted: &BTreeSet<String>,
+) -> Result<Vec<(String, Vec<u8>)>, CommandError> {
+    if submitted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let selection = Selection::Requirements(submitted.clone());
+    let mut files = Vec::new();
+    for format in [Format::E2eLog, Format::Results, Format::Junit] {
+        let bytes = report::render_results(told, format, &selection)
+            .bug("cannot write the test results")?;
+        if let (Some(name), Some(bytes)) = (format.file_name(), bytes) {
+            files.push((name.to_owned(), bytes));
+        }
+    }
+    Ok(files)
 }
 
 /// 1 if a MUST failed, 2 if the lint still has errors or something is to supply, else 0.

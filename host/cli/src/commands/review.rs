@@ -1,5 +1,6 @@
 //! `karat review`: the comment that a bot would post on a product folder or a bundle. It posts nothing and follows no link.
 
+use super::bundle::public_keys;
 use super::lint::form;
 use super::{Context, block_on};
 use crate::args::{ReviewArgs, ReviewTo};
@@ -11,6 +12,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::product::Recomputed;
 use karat_engine::review::{Conclusion, Review, Sentence, issue_nonce, of_bundle, of_product};
 use karat_engine::runfolder::{JOURNAL_FILE, RUN_FILE};
+use karat_engine::verify::Reviewer;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -67,14 +69,22 @@ fn exit(conclusion: Conclusion) -> Exit {
 
 fn review(context: &Context, args: &ReviewArgs, target: &Path) -> Result<Review, CommandError> {
     let form = args.form.as_deref().map(form).transpose()?;
-    let known = known(args)?;
+    let reviewer = Reviewer {
+        keys: public_keys(&args.keys)?,
+        trusted: known(args)?
+            .into_iter()
+            .map(|digest| (digest, None))
+            .collect(),
+        run_foreign: args.run_foreign_probes,
+        ..Reviewer::default()
+    };
     let engine = Engine::new(&EngineOptions {
         cache: context.environment.cache_dir(),
         on_demand: false,
     })
     .environment("cannot start the engine")?;
     let again = |folder: &Path| -> Result<Recomputed, CommandError> {
-        let work = Recomputed::compute(&engine, folder, known.clone(), args.run_foreign_probes);
+        let work = Recomputed::compute(&engine, folder, &reviewer);
         block_on(work)?.usage(format!("cannot compute {} again", folder.display()))
     };
     let nonce = args.nonce.as_deref();
@@ -173,6 +183,7 @@ mod tests {
             form: None,
             bundle: Vec::new(),
             nonce: None,
+            keys: Vec::new(),
             run_foreign_probes: false,
             issue_nonce: target.is_none(),
             sources: SourceArgs::default(),

@@ -27,6 +27,8 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::StopSignal;
 use karat_engine::model::{LeaseRecord, Outcome, RunRecord};
+use karat_engine::report::open::of_record;
+use karat_engine::report::{Format, render};
 use karat_engine::run::lock::{LeaseOptions, Lock};
 use karat_engine::run::plan::LeftOutWhy;
 use karat_engine::run::plan::trial::TrialResult;
@@ -304,6 +306,14 @@ impl Start<'_> {
         for line in files(&self.folder.path) {
             printer.status(&line);
         }
+        let page = self.folder.path.join("report.html");
+        match write_page(&self.folder.path, record, &page) {
+            Ok(()) => printer.status(&format!("report for people: {}", page.display())),
+            Err(error) => printer.warn(&format!(
+                "no report was written: {}; `karat report {folder} --to html` tries again",
+                shown(&error)
+            )),
+        }
         match create(
             &self.folder.path,
             &self.folder.path.join(IN_RUN),
@@ -339,6 +349,14 @@ impl Start<'_> {
         }
         Ok(())
     }
+}
+
+/// The report as one page, beside the record.
+fn write_page(folder: &Path, record: &RunRecord, page: &Path) -> Result<(), String> {
+    let told = of_record(folder, record);
+    let files = render(&told, Format::Html).map_err(|error| error.to_string())?;
+    let file = files.first().ok_or("nothing was written")?;
+    std::fs::write(page, &file.bytes).map_err(|error| error.to_string())
 }
 
 /// How close the run came to what its leases allow.

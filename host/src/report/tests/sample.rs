@@ -160,6 +160,7 @@ impl Sample {
         other.recording = Some("probes/vendor.example.other/attempt-1".to_owned());
         RunRecord {
             leases: None,
+            redacted: Vec::new(),
             format: RUN_FORMAT.to_owned(),
             run: run_id(&salt, Some(&self.text)),
             salt: data_encoding::HEXLOWER.encode(&salt),
