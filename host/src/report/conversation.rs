@@ -164,7 +164,7 @@ fn note(facts: &mut CaseFacts, entry: &Entry, budget: &mut Budget) {
         match facts
             .errors
             .iter_mut()
-            .find(|known| known.code == code && known.reason.as_data() == reason)
+            .find(|known| known.code == code && known.reason.is(reason))
         {
             Some(known) => known.count += 1,
             None if has_room => facts.errors.push(ErrorFact {
@@ -183,21 +183,21 @@ fn note(facts: &mut CaseFacts, entry: &Entry, budget: &mut Budget) {
 fn note_object(facts: &mut CaseFacts, object: &Object, budget: &mut Budget) {
     let has_room = facts.objects.len() < CASE_OBJECTS_MAX;
     let known = facts.objects.iter_mut().find(|known| {
-        known.kind.as_data() == object.kind
-            && known.name.as_data() == object.name
-            && known.namespace.as_data() == object.namespace
-            && known.uid.as_data() == object.uid
+        known.kind.is(&object.kind)
+            && known.name.is(&object.name)
+            && known.namespace.is(&object.namespace)
+            && known.uid.is(&object.uid)
     });
     match known {
         Some(known) => {
-            if !object.node.is_empty() && known.node.as_data() != object.node {
+            if !object.node.is_empty() && !known.node.is(&object.node) {
                 known.node = budget.text(&object.node);
             }
-            let last = known.phases.last().map(Foreign::as_data);
-            if !object.phase.is_empty()
-                && last != Some(object.phase.as_str())
-                && known.phases.len() < PHASES_MAX
-            {
+            let stays = known
+                .phases
+                .last()
+                .is_some_and(|last| last.is(&object.phase));
+            if !object.phase.is_empty() && !stays && known.phases.len() < PHASES_MAX {
                 known.phases.push(budget.text(&object.phase));
             }
         }

@@ -49,6 +49,11 @@ impl Foreign {
         self.0.is_empty()
     }
 
+    /// Whether it is this text; where it was cut, whether the text would be cut to the same.
+    pub fn is(&self, text: &str) -> bool {
+        self.0 == text || text.len() > FOREIGN_MAX && *self == Foreign::new(text)
+    }
+
     /// The text as it is: to compare, to measure, and for formats that carry any text, such as JSON. Never for people.
     pub fn as_data(&self) -> &str {
         &self.0
