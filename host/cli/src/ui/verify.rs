@@ -66,7 +66,7 @@ pub(crate) fn lines(report: &VerifyReport, paint: Paint) -> Vec<String> {
     out.push(String::new());
     out.push("what this cannot show".to_owned());
     for sentence in report.limits_of_proof() {
-        push_wrapped(&mut out, "  ", &sentence);
+        push_wrapped(&mut out, "  ", &shown(&sentence));
     }
     out
 }
