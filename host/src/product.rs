@@ -533,13 +533,11 @@ impl Draft<'_> {
             let there = text_of(fields, key);
             let is_open = there.trim().is_empty() || there.starts_with('[') && there.ends_with(']');
             match self.input.platform.metadata.get(*camel) {
-                Some(given) if is_open => {
-                    if there != given {
-                        sheet.set_text(fields, key, given, true, edits)?;
-                        set_field(wanted, key, given);
-                    }
+                Some(given) if is_open && there != given => {
+                    sheet.set_text(fields, key, given, true, edits)?;
+                    set_field(wanted, key, given);
                 }
-                Some(given) if given != there => notes.push(Note {
+                Some(given) if !is_open && given != there => notes.push(Note {
                     kind: NoteKind::Conflict,
                     subject: (*camel).to_owned(),
                     text: format!(

@@ -85,7 +85,8 @@ fn an_envelope_of_openssl_is_accepted_and_ours_is_read_back() {
 fn nothing_in_an_envelope_can_be_changed() {
     let public = PublicKey::from_pem(PUBLIC).unwrap();
     let envelope = SigningKey::from_pem(SEC1).unwrap().envelope(b"hello");
-    let edits: [(&str, fn(&mut serde_json::Value)); 3] = [
+    type Edit = fn(&mut serde_json::Value);
+    let edits: [(&str, Edit); 3] = [
         ("payload", |json| json["payload"] = "aGVsbG8h".into()),
         ("type", |json| json["payloadType"] = "text/plain".into()),
         ("signature", |json| {
