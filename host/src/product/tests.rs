@@ -821,11 +821,7 @@ fn bad_input_loses_nothing() {
             format!("{good}# {}", "x".repeat(1 << 20)),
             "1 MB",
         ),
-        (
-            "evidence with comments",
-            good.clone(),
-            "",
-        ),
+        ("evidence with comments", good.clone(), ""),
     ];
     for (what, text, expected) in cases {
         let home = tempfile::tempdir().unwrap();

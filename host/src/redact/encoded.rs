@@ -119,6 +119,16 @@ impl Maps {
         (None, end)
     }
 
+    /// As [`Maps::encoded`], for a run that begins with no letter. Most are paths, so only the whole is tried.
+    pub(super) fn packed_at(&mut self, text: &str, at: usize, how: How) -> Option<Range<usize>> {
+        let bytes = text.as_bytes();
+        let follows = at > 0
+            && (bytes[at - 1].is_ascii_alphanumeric() || matches!(bytes[at - 1], b'/' | b'+'));
+        let whole = run(bytes, at);
+        (!follows && whole.len() >= BASE64_MIN && self.hides_something(&text[whole.clone()], how))
+            .then_some(whole)
+    }
+
     fn hides_something(&mut self, run: &str, how: How) -> bool {
         let Some(deeper) = how.deeper(DEPTH_MAX) else {
             return false;

@@ -169,6 +169,8 @@ impl Maps {
                 let secret = match bytes[at] {
                     _ if !self.built_in => None,
                     b'-' => private_key(text, at),
+                    // Packed bytes that are no text may begin so: those of two bytes a letter do.
+                    b'/' | b'+' if at >= packed => self.packed_at(text, at, how),
                     b'$' => crypted(bytes, at),
                     b'{' if inner < DOCUMENTS_MAX && at >= document => {
                         inner += 1;

@@ -506,6 +506,7 @@ fn packed_secrets_are_found_and_packed_words_are_not() {
         data_encoding::BASE64.encode(&zstd::encode_all(key.as_bytes(), 1).unwrap()),
         data_encoding::BASE64.encode(&binary),
         data_encoding::BASE64.encode(&wide),
+        data_encoding::BASE64.encode(&[&[0xff, 0xfe], wide.as_slice()].concat()),
         data_encoding::HEXLOWER.encode(key.as_bytes()),
         data_encoding::HEXUPPER.encode(key.as_bytes()),
         key.bytes().map(|b| format!("%{b:02x}")).collect(),

@@ -428,7 +428,7 @@ impl Garden {
                 },
                 "validations": [{
                     "expression": "!(object.metadata.labels['canary-error'] in params.data)",
-                    "messageExpression": "params.data[object.metadata.labels['canary-error']]",
+                    "messageExpression": "string(params.data[object.metadata.labels['canary-error']])",
                 }],
             }}),
         )
