@@ -240,7 +240,10 @@ async fn a_run_becomes_a_folder_that_passes_the_lint() -> Result<()> {
     // The commands that the README names exist.
     let commands = Commands::ask(&program::karat()?)?;
     let readme = std::fs::read_to_string(desk.path("v1.37/acme/README.md"))?;
-    let named = command_lines(&readme);
+    // The version of the engine stands between backquotes too.
+    let is_command = |words: &Vec<String>| words[0].starts_with(|c: char| c.is_ascii_lowercase());
+    let mut named = command_lines(&readme);
+    named.retain(is_command);
     ensure!(named.len() >= 4, "{named:?}");
     for words in &named {
         ensure!(commands.check(words).is_none(), "{words:?}");
