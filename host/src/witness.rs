@@ -5,8 +5,8 @@
 //! key vouches that this evidence existed then. It vouches for nothing else: a proxy or another cluster can stand behind
 //! the answers, and where the vendor holds the issuer's key, its word is the vendor's.
 //!
-//! [`keeper`] asks for tokens while a run goes on and keeps them in the run's folder, which is private. [`release`] lets
-//! them into a bundle when the last one has expired, never before. [`check`] is the reviewer's side, [`token`] and
+//! `keeper` asks for tokens while a run goes on and keeps them in the run's folder, which is private. [`release`] lets
+//! them into a bundle when the last one has expired, never before. `check` is the reviewer's side, `token` and
 //! [`keys`] read what a stranger wrote, and [`issuer`] fetches keys from an issuer on the web.
 //!
 //! ```text

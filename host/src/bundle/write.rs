@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -260,14 +260,24 @@ impl Partial {
         partial.push(PARTIAL);
         let path = to.with_file_name(partial);
         if fs::symlink_metadata(&path).is_ok() {
-            // Without the marker it can be a whole bundle: the crash came right before or after the move.
-            if !path.join(MARKER).is_file() && read_statement(&path).is_err() {
-                return Err(occupied(
-                    &path,
-                    "it is no bundle that was left unfinished; move it away",
-                ));
+            // Without the marker it can be a whole bundle: the crash came right before or after the move. Or it is empty: the
+            // crash came between the folder and its marker.
+            let is_ours = path.join(MARKER).is_file() || read_statement(&path).is_ok();
+            let gone = if is_ours {
+                clear(&path)
+            } else {
+                fs::remove_dir(&path)
+            };
+            match gone {
+                Ok(()) => {}
+                Err(error) if is_ours => return Err(io_error("remove", &path)(error)),
+                Err(_) => {
+                    return Err(occupied(
+                        &path,
+                        "it is no bundle that was left unfinished; move it away",
+                    ));
+                }
             }
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
         }
         if let Some(parent) = path
             .parent()
@@ -354,6 +364,28 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         // What was never moved, or what was replaced; otherwise there is nothing at this path.
-        let _ = fs::remove_dir_all(&self.path);
+        if self.path.exists() {
+            let _ = clear(&self.path);
+        }
     }
+}
+
+/// Removes a folder that is ours. The marker stands from the first step to the last, so that a crash meanwhile leaves
+/// something that is recognised.
+fn clear(folder: &Path) -> io::Result<()> {
+    let marker = folder.join(MARKER);
+    fs::write(&marker, b"This folder is being removed.\n")?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == MARKER {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(&marker)?;
+    fs::remove_dir(folder)
 }

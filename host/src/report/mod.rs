@@ -2,7 +2,7 @@
 //! output of a run, or a bundle, which has the same layout) to bytes: no clock, no network, no printing, and the same folder
 //! gives the same bytes.
 //!
-//! [`open`] reads a folder into a [`Report`]; [`render`] writes that in one [`Format`]. Nothing is judged again here and no
+//! [`open()`] reads a folder into a [`Report`]; [`render`] writes that in one [`Format`]. Nothing is judged again here and no
 //! signature is looked at: a report repeats what the folder says, and tells what is missing in it. The folder is hostile:
 //! every part has a limit, and foreign text has a type of its own ([`text::Foreign`]) with one escaping for each sink.
 
@@ -97,7 +97,7 @@ pub enum RenderError {
 /// Writes a report in one format: one file, or one for each requirement in Markdown.
 ///
 /// # Errors
-/// [`RenderError`]; none is known for a report that [`open`] gave.
+/// [`RenderError`]; none is known for a report that [`open()`] gave.
 pub fn render(report: &Report, format: Format) -> Result<Vec<File>, RenderError> {
     let one = |name: &str, bytes: Vec<u8>| {
         vec![File {

@@ -1,7 +1,7 @@
 //! What a report says, as plain data: every format is written from this one value, and `report.json` is this value.
 //!
 //! Foreign text has the type [`Foreign`], which cannot be printed without naming the sink. Times are milliseconds since the
-//! attempt began, unless a field says otherwise. How it is made from a folder: [`super::open`].
+//! attempt began, unless a field says otherwise. How it is made from a folder: [`super::open()`].
 
 use super::text::Foreign;
 use crate::catalog::{Category, Level};

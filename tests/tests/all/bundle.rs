@@ -56,10 +56,15 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Result<Bench> {
-        let engine = Engine::new(&EngineOptions::default())?;
+        let folder = tempfile::tempdir()?;
+        // Hundreds of verifications compile each guest once.
+        let engine = Engine::new(&EngineOptions {
+            cache: Some(folder.path().join("cache")),
+            ..EngineOptions::default()
+        })?;
         let bench = Bench {
             engine,
-            folder: tempfile::tempdir()?,
+            folder,
             key: new_key()?,
             trusted: BTreeSet::new(),
         };
@@ -466,7 +471,9 @@ const ATTACKS: &[(&str, Deed, Seen)] = {
             "last call cut, chained anew",
             |_, to| {
                 let mut lines = lines_of(to, STEADY)?;
-                lines.remove(lines.len() - 2);
+                let cut = lines.remove(lines.len() - 2);
+                let digest = cut["reply"].as_str().context("a digest")?;
+                fs::remove_file(to.join(STEADY).join("blobs").join(digest))?;
                 rechain(to, STEADY, lines)
             },
             Wrong("calls"),
@@ -863,7 +870,7 @@ async fn a_public_copy_keeps_chain_and_signature() -> Result<()> {
     ensure!(!all.join("components").exists());
     let report = bench.verify(&all, true).await?;
     ensure!(report.findings.is_empty(), "{}", told(&report));
-    ensure!(report.unchecked.len() == 2, "{}", told(&report));
+    ensure!(report.unchecked.len() == 3, "{}", told(&report));
 
     // Nothing is written where something else is, and a wrong name costs nothing.
     ensure!(matches!(

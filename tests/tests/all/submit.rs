@@ -378,11 +378,7 @@ async fn an_unknown_probe_is_named_and_not_run() -> Result<()> {
     )?;
     for (more, exit, said) in [
         (&["--probes-from", "run-probes"][..], 0, "| agrees | yes |"),
-        (
-            &["--probes-from", "others"],
-            2,
-            "is not one of those that are known here, and was not run",
-        ),
+        (&["--probes-from", "others"], 2, "is none that you trust"),
         (
             &["--probes-from", "others", "--run-foreign-probes"],
             2,
