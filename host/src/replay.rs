@@ -130,29 +130,6 @@ pub async fn replay(
     folder: &Path,
     only: Option<&str>,
 ) -> Result<ReplayReport, ReplayError> {
-    let load = |digest: &str| load(engine, folder, digest).map_err(NoComponent::Damaged);
-    replay_with(engine, folder, only, load).await
-}
-
-/// Why a component cannot be run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoComponent {
-    /// It is not what its digest says, or no probe: a finding.
-    Damaged(String),
-    /// It is not there, or must not be run: then nothing can be computed again, and that is said.
-    Absent(String),
-}
-
-/// Replays the attempts of a run with components from anywhere: asked once for each digest.
-///
-/// # Errors
-/// As [`replay`].
-pub async fn replay_with(
-    engine: &Engine,
-    folder: &Path,
-    only: Option<&str>,
-    mut load: impl FnMut(&str) -> Result<Probe, NoComponent>,
-) -> Result<ReplayReport, ReplayError> {
     let record = runfolder::read_record(folder)?;
     if let Some(probe) = only
         && !record.probes.iter().any(|known| known.probe == probe)
@@ -162,6 +139,29 @@ pub async fn replay_with(
             probe: probe.chars().take(80).collect(),
         });
     }
+    let load = |digest: &str| load(engine, folder, digest).map_err(NoComponent::Damaged);
+    let attempts = replay_with(engine, folder, &record, only, load).await;
+    Ok(ReplayReport { record, attempts })
+}
+
+/// Why a component cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoComponent {
+    /// It is not what its digest says, or no probe: a finding.
+    Damaged(String),
+    /// It is not there, or must not be run: then nothing can be computed again, and that is said.
+    Absent(String),
+}
+
+/// Replays the attempts of a record that was read from the folder, with components from anywhere: asked once for each digest.
+/// Everything that does not hold is a finding.
+pub(crate) async fn replay_with(
+    engine: &Engine,
+    folder: &Path,
+    record: &RunRecord,
+    only: Option<&str>,
+    mut load: impl FnMut(&str) -> Result<Probe, NoComponent>,
+) -> Vec<ReplayedAttempt> {
     let mut components = BTreeMap::new();
     let mut attempts = Vec::new();
     for probe in &record.probes {
@@ -175,7 +175,7 @@ pub async fn replay_with(
             let work = Replay {
                 engine,
                 folder,
-                record: &record,
+                record,
                 probe,
                 attempt,
                 findings: Vec::new(),
@@ -183,7 +183,7 @@ pub async fn replay_with(
             attempts.push(work.run(loaded.as_ref()).await);
         }
     }
-    Ok(ReplayReport { record, attempts })
+    attempts
 }
 
 /// Runs a probe along the calls of a fixture, strictly in their order, and judges them anew: a probe's verdict in a unit test,
@@ -244,7 +244,7 @@ pub(crate) fn load(engine: &Engine, folder: &Path, digest: &str) -> Result<Probe
         .map_err(|error| format!("{}: {error}", path.display()))?;
     let found = component::digest(&bytes);
     if found != digest {
-        return Err(format!("{} has digest {found}", path.display()));
+        return Err(format!("{}: its bytes have digest {found}", path.display()));
     }
     component::load(engine, bytes).map_err(|error: LoadError| error.to_string())
 }

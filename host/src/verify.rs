@@ -11,7 +11,7 @@
 use crate::bundle::signature::{Envelope, PublicKey};
 use crate::bundle::statement::{Predicate, Statement};
 use crate::bundle::{self, BundleError, File, Limits, Place, STATEMENT_FILE, list};
-use crate::component::{self, MAX_COMPONENT_BYTES, Probe};
+use crate::component::{self, Probe};
 use crate::engine::Engine;
 use crate::form::Form;
 use crate::model::{AttemptRecord, ProbeRecord, RunRecord, Tier, Verdict};
@@ -53,6 +53,16 @@ pub struct Reviewer {
     pub form: Option<Form>,
     /// Most that the bundle may hold.
     pub limits: Limits,
+}
+
+impl Reviewer {
+    /// Trusts probes by their digests alone; the bundle brings the bytes.
+    pub fn trusting(digests: impl IntoIterator<Item = String>) -> Reviewer {
+        Reviewer {
+            trusted: digests.into_iter().map(|digest| (digest, None)).collect(),
+            ..Reviewer::default()
+        }
+    }
 }
 
 /// Which check a line belongs to.
@@ -308,8 +318,8 @@ impl Verify<'_> {
             );
         }
         self.witness(&record).await;
+        self.replay(&record).await;
         self.report.record = Some(record);
-        self.replay().await;
         self.answer();
     }
 
@@ -535,13 +545,9 @@ impl Verify<'_> {
         self.report.witnessed = checked.witnessed;
     }
 
-    async fn replay(&mut self) {
+    async fn replay(&mut self, record: &RunRecord) {
         let load = |digest: &str| component(self.engine, self.folder, self.reviewer, digest);
-        let replayed = replay::replay_with(self.engine, self.folder, None, load).await;
-        let attempts = match replayed {
-            Ok(report) => report.attempts,
-            Err(error) => return self.find(Check::Replay, RUN_FILE, error.to_string()),
-        };
+        let attempts = replay::replay_with(self.engine, self.folder, record, None, load).await;
         for attempt in &attempts {
             let subject = format!("{} attempt {}", attempt.probe, attempt.attempt);
             for finding in &attempt.findings {
@@ -634,30 +640,16 @@ pub(crate) fn component(
             "the probe {digest} is none that you trust: its verdict was not computed again (--probes names trusted ones, --run-foreign-probes runs any, sandboxed)"
         )));
     }
-    let bytes = match trusted {
-        Some(Some(bytes)) => bytes.to_vec(),
-        _ => carried(folder, digest)?,
-    };
-    component::load(engine, bytes).map_err(|error| NoComponent::Damaged(error.to_string()))
-}
-
-/// A component as the folder carries it.
-fn carried(folder: &Path, digest: &str) -> Result<Vec<u8>, NoComponent> {
-    let path = runfolder::component_path(folder, digest)
-        .map_err(|error| NoComponent::Damaged(error.to_string()))?;
-    if !path.exists() {
+    if let Some(Some(bytes)) = trusted {
+        return component::load(engine, bytes.to_vec())
+            .map_err(|error| NoComponent::Damaged(error.to_string()));
+    }
+    if runfolder::component_path(folder, digest).is_ok_and(|path| !path.exists()) {
         return Err(NoComponent::Absent(format!(
             "the probe {digest} is not in this copy: bring it, for example with --probes-from"
         )));
     }
-    let bytes = read_limited(&path, MAX_COMPONENT_BYTES as u64).map_err(NoComponent::Damaged)?;
-    let found = component::digest(&bytes);
-    if found != digest {
-        return Err(NoComponent::Damaged(format!(
-            "its bytes have digest {found}"
-        )));
-    }
-    Ok(bytes)
+    replay::load(engine, folder, digest).map_err(NoComponent::Damaged)
 }
 
 /// The worst verdict decides where several probes answer one requirement.

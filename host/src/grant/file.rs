@@ -115,10 +115,7 @@ impl Grants {
             });
         }
         let source = Source::new(text, origin);
-        let raw: RawFile = toml::from_str(text).map_err(|e| {
-            let message = e.message().lines().collect::<Vec<_>>().join("; ");
-            GrantsError::Invalid(source.problem(e.span().unwrap_or(0..0), message))
-        })?;
+        let raw: RawFile = source.toml().map_err(GrantsError::Invalid)?;
         let reader = Reader { source };
         let mut grants = Grants::default();
         for line in &raw.grant {

@@ -8,7 +8,7 @@
 //! [`super::cases`] the others.
 
 use super::raw;
-use super::source::{ManifestError, Source, shown, shown_up_to};
+use super::source::{ManifestError, Source, shown};
 use super::values::{self, is_dns_label, is_dns_subdomain, one_of, parse_bytes, parse_duration};
 use super::{ImageLine, MAX_MANIFEST_SIZE, Manifest, NamespaceLine, PodSecurity};
 use crate::model::Reach;
@@ -73,11 +73,7 @@ impl Manifest {
         if let Ok(peek) = toml::from_str::<raw::Peek>(text) {
             check_contract(&source, &peek.contract)?;
         }
-        let raw: raw::Manifest = toml::from_str(text).map_err(|error| {
-            ManifestError::Syntax(
-                source.problem(error.span().unwrap_or(0..0), one_line(error.message())),
-            )
-        })?;
+        let raw: raw::Manifest = source.toml().map_err(ManifestError::Syntax)?;
         Checker { source }.manifest(raw)
     }
 }
@@ -93,16 +89,6 @@ fn check_contract(source: &Source<'_>, contract: &Spanned<String>) -> Checked<()
     Err(ManifestError::Contract(
         source.problem(contract.span(), message),
     ))
-}
-
-/// Messages of the TOML reader have a line for each expectation, and may quote keys of the manifest.
-fn one_line(message: &str) -> String {
-    let lines: Vec<&str> = message
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    shown_up_to(500, &lines.join("; "))
 }
 
 /// Applies the rules to one manifest.

@@ -4,6 +4,7 @@
 //! characters are escaped before anyone prints it.
 
 use super::MAX_MANIFEST_SIZE;
+use serde::de::DeserializeOwned;
 use std::fmt;
 use std::ops::Range;
 
@@ -110,6 +111,15 @@ impl<'a> Source<'a> {
         1 + self.line_ends.partition_point(|end| *end < offset)
     }
 
+    /// Reads the text as TOML.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, at its place.
+    pub(crate) fn toml<T: DeserializeOwned>(&self) -> Result<T, Box<Problem>> {
+        toml::from_str(self.text)
+            .map_err(|error| self.problem(error.span().unwrap_or(0..0), one_line(error.message())))
+    }
+
     /// A problem at a place.
     pub(crate) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Box<Problem> {
         let before = self.before(span.start);
@@ -177,12 +187,22 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 /// [`shown`] with another length in characters.
-pub(super) fn shown_up_to(max: usize, text: &str) -> String {
+fn shown_up_to(max: usize, text: &str) -> String {
     let mut shown: String = text.chars().take(max).flat_map(escape).collect();
     if text.chars().nth(max).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// Messages of the TOML reader have a line for each expectation, and may quote keys of the file.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    shown_up_to(500, &lines.join("; "))
 }
 
 #[cfg(test)]

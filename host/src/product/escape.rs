@@ -2,7 +2,7 @@
 //! Everything of theirs goes through [`code`] on its way into Markdown and through [`sentence`] on its way into the notes
 //! of a checklist. Nothing is dropped silently: what could do harm is made visible.
 
-use std::fmt::Write as _;
+use crate::report::text;
 
 /// Longest foreign text where no other limit is given, in characters.
 pub(crate) const SHOWN_MAX: usize = 240;
@@ -65,10 +65,10 @@ pub(crate) fn sentence(text: &str, max: usize) -> String {
 }
 
 /// The text with treacherous characters, and those that are asked for, as `\u{…}`.
-fn visible(text: &str, max: usize, also: impl Fn(char, Option<char>) -> bool) -> String {
-    let mut out = String::with_capacity(text.len().min(max * 4));
+fn visible(foreign: &str, max: usize, also: impl Fn(char, Option<char>) -> bool) -> String {
+    let mut out = String::with_capacity(foreign.len().min(max * 4));
     let mut before = None;
-    for (count, c) in text.chars().enumerate() {
+    for (count, c) in foreign.chars().enumerate() {
         if count == max {
             out.push('…');
             break;
@@ -77,30 +77,12 @@ fn visible(text: &str, max: usize, also: impl Fn(char, Option<char>) -> bool) ->
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if is_treacherous(c) || also(c, before) => {
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
+            c if text::is_treacherous(c) || also(c, before) => text::visible(&mut out, c),
             c => out.push(c),
         }
         before = Some(c);
     }
     out
-}
-
-/// Control, formatting and other invisible characters: they change how the text around them is read.
-pub(crate) fn is_treacherous(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            // Zero width characters, marks of direction, embeddings and overrides.
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            // Invisible operators and isolates.
-            | '\u{2060}'..='\u{206f}'
-            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-            // Tags and private use.
-            | '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}')
 }
 
 #[cfg(test)]
@@ -178,7 +160,7 @@ mod tests {
             let span = code(&format!("a{c}b"), 10);
             let text = sentence(&format!("a{c}b"), 10);
             assert!(
-                !span.chars().chain(text.chars()).any(is_treacherous),
+                !span.chars().chain(text.chars()).any(text::is_treacherous),
                 "{c:?}"
             );
             assert!(span.starts_with('`') && span.ends_with('`'), "{c:?}");

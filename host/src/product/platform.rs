@@ -15,9 +15,9 @@
 //! A declaration stands in for the positive sign of real hardware that a run did not see. It never turns a simulation into
 //! something else.
 
-use super::escape::is_treacherous;
 use crate::lint::FIELDS;
 use crate::manifest::source::{Problem, Source, shown};
+use crate::report::text::is_treacherous;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -90,10 +90,7 @@ impl Platform {
             });
         }
         let source = Source::new(text, origin);
-        let raw: RawFile = toml::from_str(text).map_err(|error| {
-            let message = error.message().lines().collect::<Vec<_>>().join("; ");
-            PlatformError::Invalid(source.problem(error.span().unwrap_or(0..0), message))
-        })?;
+        let raw: RawFile = source.toml().map_err(PlatformError::Invalid)?;
         let reader = Reader { source };
         let mut platform = Platform::default();
         for (key, value) in &raw.platform {

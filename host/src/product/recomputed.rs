@@ -115,8 +115,8 @@ impl Recomputed {
         };
         if !folder.join(STATEMENT_FILE).is_file() {
             let load = |digest: &str| verify::component(engine, folder, reviewer, digest);
-            let report = replay_with(engine, folder, None, load).await?;
-            run.attempts = report.attempts.iter().map(RecomputedAttempt::of).collect();
+            let attempts = replay_with(engine, folder, &run.record, None, load).await;
+            run.attempts = attempts.iter().map(RecomputedAttempt::of).collect();
             return Ok(run);
         }
         match verify::verify(engine, folder, reviewer).await {

@@ -98,7 +98,7 @@ pub(super) fn quoted(value: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if super::escape::is_treacherous(c) => {
+            c if crate::report::text::is_treacherous(c) => {
                 let _ = match u32::from(c) {
                     n @ 0..=0xff => write!(out, "\\x{n:02x}"),
                     n @ 0..=0xffff => write!(out, "\\u{n:04x}"),
@@ -449,7 +449,7 @@ fn block(value: &str, indent: usize, line_end: &str) -> Option<String> {
         Some(body) => ("|", body),
         None => ("|-", value),
     };
-    let odd = |c: char| c != '\n' && super::escape::is_treacherous(c);
+    let odd = |c: char| c != '\n' && crate::report::text::is_treacherous(c);
     if body.is_empty()
         || body.starts_with([' ', '\t', '\n'])
         || body.ends_with('\n')

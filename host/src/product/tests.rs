@@ -976,7 +976,9 @@ fn hostile_text_of_a_run_stays_text() {
         let text = std::str::from_utf8(bytes).unwrap();
         if name.ends_with(".md") {
             assert!(
-                !text.chars().any(|c| c != '\n' && escape::is_treacherous(c)),
+                !text
+                    .chars()
+                    .any(|c| c != '\n' && crate::report::text::is_treacherous(c)),
                 "{name}"
             );
             // Outside of code spans there is nothing of theirs.

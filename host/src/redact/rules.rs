@@ -104,10 +104,7 @@ impl Rules {
             });
         }
         let source = Source::new(text, origin);
-        let raw: RawFile = toml::from_str(text).map_err(|e| {
-            let message = e.message().lines().collect::<Vec<_>>().join("; ");
-            RulesError::Invalid(source.problem(e.span().unwrap_or(0..0), message))
-        })?;
+        let raw: RawFile = source.toml().map_err(RulesError::Invalid)?;
         let mut reader = Reader {
             source,
             rules: Rules {

@@ -239,12 +239,13 @@ pub(super) fn calm_json(json: &str) -> String {
     out
 }
 
-fn visible(out: &mut String, c: char) {
+/// Writes a character as its number.
+pub(crate) fn visible(out: &mut String, c: char) {
     let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
 }
 
 /// Control, formatting and other invisible characters: they change how the text around them is read.
-fn is_treacherous(c: char) -> bool {
+pub(crate) fn is_treacherous(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

@@ -80,8 +80,20 @@ fn exit(report: &Report) -> Exit {
 /// # Errors
 /// It is none; the error says where and what to do.
 pub(crate) fn form(path: &Path) -> Result<Form, CommandError> {
+    Ok(form_and_text(path)?.1)
+}
+
+/// As [`form`], with its text.
+///
+/// # Errors
+/// As [`form`].
+pub(crate) fn form_and_text(path: &Path) -> Result<(String, Form), CommandError> {
     let name = path.display().to_string();
-    let read = |name: &str| -> Result<Form, FormError> { read_form(name, &read_file(path, name)?) };
+    let read = |name: &str| -> Result<(String, Form), FormError> {
+        let text = read_file(path, name)?;
+        let form = read_form(name, &text)?;
+        Ok((text, form))
+    };
     read(&name).map_err(|error| {
         let hint = error.hint.clone();
         CommandError::usage(error)

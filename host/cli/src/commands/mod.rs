@@ -23,6 +23,7 @@ use crate::exit::Exit;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::printer::{Paint, Printer, Verbosity};
 use clap::FromArgMatches as _;
+use karat_engine::engine::{Engine, EngineOptions};
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,20 @@ pub(crate) struct Context {
     pub(crate) printer: Printer,
     /// Environment variables.
     pub(crate) environment: Environment,
+}
+
+impl Context {
+    /// An engine with the cache of this user.
+    ///
+    /// # Errors
+    /// It cannot start here.
+    pub(crate) fn engine(&self) -> Result<Engine, CommandError> {
+        Engine::new(&EngineOptions {
+            cache: self.environment.cache_dir(),
+            on_demand: false,
+        })
+        .environment("cannot start the engine")
+    }
 }
 
 /// Parses the arguments and does what they say.

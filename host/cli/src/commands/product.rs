@@ -1,5 +1,6 @@
 //! `karat product`: the folder that the programme accepts, made from a run that is computed again first.
 
+use super::lint::form_and_text;
 use super::{Context, block_on};
 use crate::args::ProductArgs;
 use crate::exit::Exit;
@@ -7,8 +8,6 @@ use crate::settings::digests_built_in;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
 use crate::ui::product::lines;
 use karat_engine::catalog::Level;
-use karat_engine::engine::{Engine, EngineOptions};
-use karat_engine::form::{Form, read_file, read_form};
 use karat_engine::lint::{self, Report};
 use karat_engine::product::{
     self, Existing, Folder, Input, NoteKind, PRODUCT, Platform, ProductError, Recomputed, Standing,
@@ -56,7 +55,7 @@ struct MadeNote<'a> {
 /// Makes the folder and says what is still missing.
 pub(crate) fn execute(context: &Context, args: &ProductArgs) -> CommandResult {
     let out = args.out.display();
-    let form = form(&args.form)?;
+    let form = form_and_text(&args.form)?;
     let platform = match &args.platform {
         Some(path) => platform(path)?,
         None => Platform::default(),
@@ -64,19 +63,11 @@ pub(crate) fn execute(context: &Context, args: &ProductArgs) -> CommandResult {
     // Before the work, so that a folder that cannot be written costs no waiting.
     let existing = Existing::read(&args.out)
         .map_err(|error| refused(error, format!("cannot bring {out} up to date")))?;
-    let engine = Engine::new(&EngineOptions {
-        cache: context.environment.cache_dir(),
-        on_demand: false,
-    })
-    .environment("cannot start the engine")?;
+    let engine = context.engine()?;
     // The bundle is the vendor's own, so its probes may run; which of them came with the program stands in the pages.
     let reviewer = Reviewer {
-        trusted: digests_built_in()
-            .into_iter()
-            .map(|digest| (digest, None))
-            .collect(),
         run_foreign: true,
-        ..Reviewer::default()
+        ..Reviewer::trusting(digests_built_in())
     };
     let work = Recomputed::compute(&engine, &args.bundle, &reviewer);
     let run = block_on(work)?
@@ -158,21 +149,6 @@ fn exit(folder: &Folder, report: &Report) -> Exit {
     } else {
         Exit::Passed
     }
-}
-
-/// Text and meaning of the form, read once.
-fn form(path: &Path) -> Result<(String, Form), CommandError> {
-    let name = path.display().to_string();
-    let read = read_file(path, &name).and_then(|text| {
-        let form = read_form(&name, &text)?;
-        Ok((text, form))
-    });
-    read.map_err(|error| {
-        let hint = error.hint.clone();
-        CommandError::usage(error)
-            .doing(format!("cannot read the official form {name}"))
-            .hint(hint)
-    })
 }
 
 fn platform(path: &Path) -> Result<Platform, CommandError> {

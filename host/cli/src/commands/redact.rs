@@ -9,18 +9,13 @@ use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::printer::{Paint, Style};
 use crate::ui::table::{Cell, Table};
 use crate::ui::text::{counted, shown_within};
-use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::redacted_copy::{Copied, CopyError, redacted_copy};
 use std::sync::Arc;
 
 /// Copies and checks.
 pub(crate) fn execute(context: &Context, args: &RedactArgs) -> CommandResult {
     let rules = Arc::new(redaction(&args.rules)?);
-    let engine = Engine::new(&EngineOptions {
-        cache: context.environment.cache_dir(),
-        on_demand: false,
-    })
-    .environment("cannot start the engine")?;
+    let engine = context.engine()?;
     let work = redacted_copy(&engine, &args.run, rules, &args.out);
     let copied = block_on(work)?.map_err(|error| describe(error, args))?;
     let printer = &context.printer;

@@ -4,11 +4,10 @@ use super::{Context, block_on};
 use crate::args::ReplayArgs;
 use crate::exit::Exit;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
-use crate::ui::printer::{Paint, Style};
-use crate::ui::table::{Cell, Table};
+use crate::ui::printer::Paint;
 use crate::ui::text::{counted, shown, shown_within};
 use crate::ui::verdicts::push_wrapped;
-use karat_engine::engine::{Engine, EngineOptions};
+use crate::ui::verify::attempts;
 use karat_engine::model::Verdict;
 use karat_engine::replay::{Depth, ReplayReport, replay};
 use serde::Serialize;
@@ -42,11 +41,7 @@ struct FoundDifference<'a> {
 
 /// Replays and compares.
 pub(crate) fn execute(context: &Context, args: &ReplayArgs) -> CommandResult {
-    let engine = Engine::new(&EngineOptions {
-        cache: context.environment.cache_dir(),
-        on_demand: false,
-    })
-    .environment("cannot start the engine")?;
+    let engine = context.engine()?;
     let folder = args.run.display().to_string();
     let report = block_on(replay(&engine, &args.run, None))?
         .usage(format!("cannot replay {folder}"))
@@ -118,26 +113,7 @@ fn found(report: &ReplayReport) -> Found<'_> {
 }
 
 fn lines(report: &ReplayReport, paint: Paint) -> Vec<String> {
-    let mut table = Table::with_heading(&["probe", "attempt", "verdict", "calls", "replayed"]);
-    for attempt in &report.attempts {
-        let (word, style) = match (&attempt.depth, attempt.findings.is_empty()) {
-            (_, false) => ("DIFFERS", Style::Bad),
-            (Depth::Full, true) => ("agrees", Style::Good),
-            (Depth::NotRecomputable(_), true) => ("as far as its calls go", Style::Unsure),
-            (Depth::None(_), true) => ("not at all", Style::Unsure),
-        };
-        table.row([
-            Cell::styled(shown_within(&attempt.probe, 60), Style::Strong),
-            attempt.attempt.to_string().into(),
-            attempt
-                .verdict
-                .map_or("none".to_owned(), |verdict| verdict.to_string())
-                .into(),
-            attempt.calls.to_string().into(),
-            Cell::styled(word, style),
-        ]);
-    }
-    let mut out = table.lines(paint);
+    let mut out = attempts(&report.attempts, "replayed", "not at all").lines(paint);
     out.push(String::new());
     for attempt in &report.attempts {
         let name = format!(

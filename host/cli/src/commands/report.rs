@@ -93,7 +93,7 @@ fn cannot_open(error: FolderError) -> CommandError {
 }
 
 /// Writes a file as a whole: an older report stays until the new one is there.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let name = path.display().to_string();
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),

@@ -8,7 +8,6 @@ use crate::exit::Exit;
 use crate::probes::Probes;
 use crate::settings::digests_built_in;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
-use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::product::Recomputed;
 use karat_engine::review::{Conclusion, Review, Sentence, issue_nonce, of_bundle, of_product};
 use karat_engine::runfolder::{JOURNAL_FILE, RUN_FILE};
@@ -71,18 +70,10 @@ fn review(context: &Context, args: &ReviewArgs, target: &Path) -> Result<Review,
     let form = args.form.as_deref().map(form).transpose()?;
     let reviewer = Reviewer {
         keys: public_keys(&args.keys)?,
-        trusted: known(args)?
-            .into_iter()
-            .map(|digest| (digest, None))
-            .collect(),
         run_foreign: args.run_foreign_probes,
-        ..Reviewer::default()
+        ..Reviewer::trusting(known(args)?)
     };
-    let engine = Engine::new(&EngineOptions {
-        cache: context.environment.cache_dir(),
-        on_demand: false,
-    })
-    .environment("cannot start the engine")?;
+    let engine = context.engine()?;
     let again = |folder: &Path| -> Result<Recomputed, CommandError> {
         let work = Recomputed::compute(&engine, folder, &reviewer);
         block_on(work)?.usage(format!("cannot compute {} again", folder.display()))

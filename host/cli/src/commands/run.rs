@@ -13,7 +13,7 @@ use crate::signals::Signals;
 use crate::telemetry::Telemetry;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::plan::{Shown, cluster_line, lines};
-use crate::ui::printer::{Printer, Style};
+use crate::ui::printer::{Paint, Printer, Style};
 use crate::ui::progress::Progress;
 use crate::ui::text::{counted, duration_ms, shown, shown_within};
 use crate::ui::verdicts::{next_steps, summary, table};
@@ -23,7 +23,7 @@ use karat_engine::bundle::create;
 use karat_engine::bundle::signature::SigningKey;
 use karat_engine::cluster::ConnectOptions;
 use karat_engine::component;
-use karat_engine::engine::{Engine, EngineOptions};
+use karat_engine::engine::Engine;
 use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::StopSignal;
 use karat_engine::model::{LeaseRecord, Outcome, RunRecord};
@@ -120,11 +120,7 @@ impl Start<'_> {
             return Err(CommandError::stopped(Exit::Usage, "nothing was started"));
         }
 
-        let engine = Engine::new(&EngineOptions {
-            cache: self.context.environment.cache_dir(),
-            on_demand: false,
-        })
-        .environment("cannot start the engine")?;
+        let engine = self.context.engine()?;
         let (probes, left_out) = self.load(&engine).await?;
         let (events, stream) = Events::channel();
         let (stop, stop_signal) = StopSignal::pair();
@@ -311,7 +307,7 @@ impl Start<'_> {
             Ok(()) => printer.status(&format!("report for people: {}", page.display())),
             Err(error) => printer.warn(&format!(
                 "no report was written: {}; `karat report {folder} --to html` tries again",
-                shown(&error)
+                error.lines(Paint::Never).join(" ")
             )),
         }
         match create(
@@ -352,11 +348,11 @@ impl Start<'_> {
 }
 
 /// The report as one page, beside the record.
-fn write_page(folder: &Path, record: &RunRecord, page: &Path) -> Result<(), String> {
-    let told = of_record(folder, record);
-    let files = render(&told, Format::Html).map_err(|error| error.to_string())?;
-    let file = files.first().ok_or("nothing was written")?;
-    std::fs::write(page, &file.bytes).map_err(|error| error.to_string())
+fn write_page(folder: &Path, record: &RunRecord, page: &Path) -> Result<(), CommandError> {
+    let files = render(&of_record(folder, record), Format::Html).bug("cannot write the report")?;
+    files
+        .iter()
+        .try_for_each(|file| super::report::write(page, &file.bytes))
 }
 
 /// How close the run came to what its leases allow.
@@ -684,7 +680,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use crate::env::Environment;
-    use crate::ui::printer::{Paint, Verbosity};
+    use crate::ui::printer::Verbosity;
     use crate::ui::samples::{component, probe_record, run_record};
     use clap::Parser as _;
     use karat_engine::model::Verdict;

@@ -10,7 +10,6 @@ use crate::settings;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
 use crate::ui::verify::lines;
 use anyhow::anyhow;
-use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::model::Verdict;
 use karat_engine::replay::Depth;
 use karat_engine::verify::{Answered, Finding, Reviewer, Signed, VerifyReport, verify};
@@ -54,11 +53,7 @@ struct FoundAttempt<'a> {
 /// Checks a bundle and says what was found.
 pub(crate) fn execute(context: &Context, args: &VerifyArgs) -> CommandResult {
     let reviewer = reviewer(context, args)?;
-    let engine = Engine::new(&EngineOptions {
-        cache: context.environment.cache_dir(),
-        on_demand: false,
-    })
-    .environment("cannot start the engine")?;
+    let engine = context.engine()?;
     let report = block_on(verify(&engine, &args.bundle, &reviewer))?
         .usage(format!("cannot verify {}", args.bundle.display()))
         .hint("give a bundle; `karat run` writes one into its output folder")?;

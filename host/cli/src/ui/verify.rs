@@ -4,7 +4,7 @@ use super::printer::{Paint, Style};
 use super::table::{Cell, Table};
 use super::text::{counted, shown, shown_within};
 use super::verdicts::{push_wrapped, verdict_word};
-use karat_engine::replay::Depth;
+use karat_engine::replay::{Depth, ReplayedAttempt};
 use karat_engine::verify::{Finding, Signed, VerifyReport};
 use karat_engine::witness::{Grade, Witnessed};
 
@@ -12,7 +12,7 @@ use karat_engine::witness::{Grade, Witnessed};
 pub(crate) fn lines(report: &VerifyReport, paint: Paint) -> Vec<String> {
     let mut out = Vec::new();
     if !report.attempts.is_empty() {
-        out.extend(attempts(report).lines(paint));
+        out.extend(attempts(&report.attempts, "computed again", "no").lines(paint));
         out.push(String::new());
     }
     if !report.answered.is_empty() {
@@ -106,15 +106,15 @@ fn told(finding: &Finding) -> String {
     )
 }
 
-fn attempts(report: &VerifyReport) -> Table {
-    let mut table =
-        Table::with_heading(&["probe", "attempt", "verdict", "calls", "computed again"]);
-    for attempt in &report.attempts {
+/// The attempts that were computed again. `title` heads the column that says how far, and `none` stands there for not at all.
+pub(crate) fn attempts(found: &[ReplayedAttempt], title: &str, none: &str) -> Table {
+    let mut table = Table::with_heading(&["probe", "attempt", "verdict", "calls", title]);
+    for attempt in found {
         let (word, style) = match (&attempt.depth, attempt.findings.is_empty()) {
             (_, false) => ("DIFFERS", Style::Bad),
             (Depth::Full, true) => ("agrees", Style::Good),
             (Depth::NotRecomputable(_), true) => ("as far as its calls go", Style::Unsure),
-            (Depth::None(_), true) => ("no", Style::Unsure),
+            (Depth::None(_), true) => (none, Style::Unsure),
         };
         table.row([
             Cell::styled(shown_within(&attempt.probe, 60), Style::Strong),
