@@ -6,12 +6,21 @@ use crate::manifest::{cases, images, settings};
 use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
 use karat_sdk::inventory::devices::{self, Choice, Devices, Key, MOST_SLICES};
 use karat_sdk::kube::{Event, Object, Quiet, Watch, wait_for};
+use karat_sdk::leases::{self, Lease};
 use karat_sdk::wait::Deadline;
 use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, inventory, log, run};
 use std::time::Duration;
 
 /// How long nothing must happen to a claim that no device fits. As in the manifest.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// A device to ask for, on a node that this attempt has for itself: pods of other probes are counted elsewhere.
+struct Place {
+    choice: Choice,
+    node: String,
+    /// Holds the node.
+    _lease: Lease,
+}
 
 /// A pod of this check with its claim.
 struct Held {
@@ -21,27 +30,69 @@ struct Held {
 
 /// Concludes as many of the optional cases as there is something to look at.
 pub(crate) fn check(api: &Api) -> Result<()> {
-    let mut choice = None;
-    cases::INVENTORY.check("", |case| {
-        let found = devices::read(api.version, &run::id())?;
-        let (conclusion, chosen) = describe(case, &found);
-        choice = chosen;
-        Ok(conclusion)
-    })?;
-    let Some(choice) = choice else {
+    let mut place = None;
+    cases::INVENTORY.check("", |case| find(api, case, &mut place))?;
+    let Some(place) = place else {
         return Ok(());
     };
+    // What stays of the pods is there until the attempt has ended, and so is the lease.
+    let place = std::mem::ManuallyDrop::new(place);
     let mut held = None;
-    let passed = cases::ALLOCATED.check("", |case| allocated(api, case, &choice, &mut held))?;
+    let passed = cases::ALLOCATED.check("", |case| allocated(api, case, &place, &mut held))?;
     let Some(held) = held.filter(|_| passed.is_pass()) else {
         return Ok(());
     };
-    cases::UNSATISFIABLE.check("", |case| unsatisfiable(api, case, &choice))?;
+    cases::UNSATISFIABLE.check("", |case| unsatisfiable(api, case, &place))?;
     cases::RELEASED.check("", |case| released(api, case, &held))?;
     Ok(())
 }
 
-fn describe(case: &Case, found: &Devices) -> (Conclusion, Option<Choice>) {
+/// Looks for a device that a pod could get, and takes its node.
+fn find(api: &Api, case: &Case, place: &mut Option<Place>) -> Result<Conclusion> {
+    let found = devices::read(api.version, &run::id())?;
+    if let Some(nothing) = describe(case, &found) {
+        return Ok(nothing);
+    }
+    let lease = match leases::acquire(&[crate::manifest::leases::DEVICE], leases::TURN) {
+        Ok(lease) => lease,
+        Err(Error::Unavailable(why)) => {
+            return Ok(Conclusion::unknown(
+                Reason::InsufficientCapacity,
+                format!("devices are free, and no node that has one can be set aside: {why}"),
+            ));
+        }
+        Err(error) => return Err(error),
+    };
+    // Others of the run may have had the node until now.
+    let found = devices::read(api.version, &run::id())?;
+    let chosen = lease.nodes().iter().find_map(|node| {
+        let choice = found.choose_on(node.name(), &run::id())?;
+        Some((choice, node.name().to_owned()))
+    });
+    let Some((choice, node)) = chosen else {
+        return Ok(Conclusion::unknown(
+            Reason::InsufficientCapacity,
+            "the node that was set aside has no free device of a driver; free one",
+        ));
+    };
+    case.observe("node", &node);
+    case.observe("class", &choice.class);
+    case.observe("selector", &choice.expression);
+    if let Some(first) = choice.fitting.first() {
+        case.observe("driver", &first.driver);
+        case.observe("pool", &first.pool);
+    }
+    case.observe("devices that the selector fits", choice.fitting.len());
+    *place = Some(Place {
+        choice,
+        node,
+        _lease: lease,
+    });
+    Ok(Conclusion::Pass)
+}
+
+/// Says what drivers publish, and why none of it can be asked for.
+fn describe(case: &Case, found: &Devices) -> Option<Conclusion> {
     let free = found.usable().count();
     case.observe("devices in complete pools", found.all.len());
     case.observe(
@@ -62,49 +113,38 @@ fn describe(case: &Case, found: &Devices) -> (Conclusion, Option<Choice>) {
         let text = format!(
             "more than {MOST_SLICES} ResourceSlices; allocation is checked on smaller clusters only"
         );
-        return (
-            Conclusion::unknown(Reason::InsufficientCapacity, text),
-            None,
-        );
+        return Some(Conclusion::unknown(Reason::InsufficientCapacity, text));
     }
     if found.all.is_empty() {
         let text = "no driver publishes a device in a complete pool; install a DRA driver to have allocation checked";
-        return (Conclusion::unknown(Reason::NoAccelerator, text), None);
+        return Some(Conclusion::unknown(Reason::NoAccelerator, text));
     }
     if free == 0 {
         let text =
             "every published device is taken, tainted or on a node that is not usable; free one";
-        return (
-            Conclusion::unknown(Reason::InsufficientCapacity, text),
-            None,
-        );
+        return Some(Conclusion::unknown(Reason::InsufficientCapacity, text));
     }
-    let Some(choice) = found.choose(&run::id()) else {
+    if found.choose(&run::id()).is_none() {
         let text = "no DeviceClass whose expression this probe understands selects a usable device";
-        return (Conclusion::unknown(Reason::UnknownAccelerator, text), None);
-    };
-    case.observe("class", &choice.class);
-    case.observe("selector", &choice.expression);
-    if let Some(first) = choice.fitting.first() {
-        case.observe("driver", &first.driver);
-        case.observe("pool", &first.pool);
+        return Some(Conclusion::unknown(Reason::UnknownAccelerator, text));
     }
-    case.observe("devices that the selector fits", choice.fitting.len());
-    (Conclusion::Pass, Some(choice))
+    None
 }
 
 fn pods(api: &Api) -> Target {
     Target::new("v1", "pods").in_namespace(&api.namespace)
 }
 
-/// Creates a template and a pod that asks for one device by it.
-fn ask(api: &Api, prefix: &str, choice: &Choice, expression: &str) -> Result<Object> {
+/// Creates a template and a pod that asks for one device by it, on the node of the lease.
+fn ask(api: &Api, prefix: &str, place: &Place, expression: &str) -> Result<Object> {
     let name = run::name(prefix);
+    let choice = &place.choice;
     let spec = ClaimSpec::new(&choice.class).cel(expression);
     api.sandboxed("resourceclaimtemplates")
         .create(&claim_template(api.version, &name, &spec))?;
     let pod = PodBuilder::tool(&name, &run::image(images::PAUSE)?)
         .claim_template(&name)
+        .pin(&place.node)
         .tolerate(choice.tolerate.iter().map(String::as_str))
         .build();
     pods(api).create(&pod)
@@ -120,22 +160,17 @@ fn is_allocated(claim: &Object) -> bool {
     claim.at("/status/allocation").is_object()
 }
 
-fn allocated(
-    api: &Api,
-    case: &Case,
-    choice: &Choice,
-    held: &mut Option<Held>,
-) -> Result<Conclusion> {
+fn allocated(api: &Api, case: &Case, place: &Place, held: &mut Option<Held>) -> Result<Conclusion> {
     let patience = settings::ALLOCATION_WAIT.get_or(Duration::from_secs(60))?;
     let mut watch = watch_claims(api)?;
-    let pod = ask(api, "fit", choice, &choice.expression)?;
+    let pod = ask(api, "fit", place, &place.choice.expression)?;
     case.observe("pod", pod.uid());
     let found = watch.until(patience, "the allocation of the claim", |claim| {
         (claim.is_owned_by(pod.uid()) && is_allocated(claim)).then(|| claim.clone())
     });
     let claim = match found {
         Ok(claim) => claim,
-        Err(error) if error.is_deadline() => return not_allocated(api, &pod, choice, patience),
+        Err(error) if error.is_deadline() => return not_allocated(api, &pod, place, patience),
         Err(error) => return Err(error),
     };
     case.observe("claim", claim.uid());
@@ -150,8 +185,8 @@ fn allocated(
     case.observe("driver", &got.driver);
     case.observe("pool", &got.pool);
     case.observe("device", &got.device);
-    if !choice.fitting.contains(got) {
-        return wrong_device(api, got, choice);
+    if !place.choice.fitting.contains(got) {
+        return wrong_device(api, got, place);
     }
 
     // The scheduler reserves with the allocation; a controller may do so a moment later.
@@ -223,12 +258,7 @@ fn runs(api: &Api, case: &Case, held: Option<&Held>) -> Result<Conclusion> {
 }
 
 /// The claim was not allocated in time: a fail only if a scheduler looked at the pod and the device is still free.
-fn not_allocated(
-    api: &Api,
-    pod: &Object,
-    choice: &Choice,
-    patience: Duration,
-) -> Result<Conclusion> {
+fn not_allocated(api: &Api, pod: &Object, place: &Place, patience: Duration) -> Result<Conclusion> {
     let now = pods(api).query().get(pod.name())?;
     let Some(scheduled) = now.condition("PodScheduled") else {
         return Ok(Conclusion::unknown(
@@ -242,8 +272,8 @@ fn not_allocated(
     let message = scheduled.message.to_owned();
     let again = devices::read(api.version, &run::id())?;
     let free = again
-        .usable()
-        .any(|device| choice.fitting.contains(&device.key));
+        .usable_on(&place.node)
+        .any(|device| place.choice.fitting.contains(&device.key));
     Ok(if free {
         Conclusion::fail(format!(
             "a device that fits is free, and the claim was not allocated within {} s: {message}",
@@ -258,12 +288,12 @@ fn not_allocated(
 }
 
 /// Another device than the selector describes was allocated.
-fn wrong_device(api: &Api, got: &Key, choice: &Choice) -> Result<Conclusion> {
+fn wrong_device(api: &Api, got: &Key, place: &Place) -> Result<Conclusion> {
     let again = devices::read(api.version, &run::id())?;
     // The pool may have been published anew between the inventory and the allocation.
     let changed = again
-        .choose(&run::id())
-        .is_none_or(|now| now.fitting != choice.fitting);
+        .choose_on(&place.node, &run::id())
+        .is_none_or(|now| now.fitting != place.choice.fitting);
     let published = again.has(got);
     if changed && published {
         return Ok(Conclusion::unknown(
@@ -274,18 +304,18 @@ fn wrong_device(api: &Api, got: &Key, choice: &Choice) -> Result<Conclusion> {
     Ok(Conclusion::fail(if published {
         format!(
             "{got} was allocated, which the selector `{}` does not describe",
-            choice.expression
+            place.choice.expression
         )
     } else {
         format!("{got} was allocated, which is not in the newest generation of a complete pool")
     }))
 }
 
-fn unsatisfiable(api: &Api, case: &Case, choice: &Choice) -> Result<Conclusion> {
+fn unsatisfiable(api: &Api, case: &Case, place: &Place) -> Result<Conclusion> {
     let patience = settings::ALLOCATION_WAIT.get_or(Duration::from_secs(60))?;
-    case.observe("selector", &choice.impossible);
+    case.observe("selector", &place.choice.impossible);
     let mut watch = watch_claims(api)?;
-    let pod = ask(api, "misfit", choice, &choice.impossible)?;
+    let pod = ask(api, "misfit", place, &place.choice.impossible)?;
     case.observe("pod", pod.uid());
     // The window begins when a scheduler has said no: before that, nothing happens anyway.
     let refused = wait_for(

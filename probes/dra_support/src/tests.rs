@@ -414,6 +414,63 @@ fn a_class_that_is_not_understood_is_not_used() {
 }
 
 #[test]
+fn pods_with_a_claim_stay_on_the_node_of_the_lease() {
+    let run = run(with_devices("v1.37.0", &["v1"], Scheduler::default()));
+    assert_eq!(run.leases, [(vec!["device".to_owned()], false)]);
+    let node = run.observed("inventory", "node").unwrap();
+    let pods: Vec<_> = run
+        .calls
+        .iter()
+        .filter(|call| call.verb == "create" && call.resource == "pods")
+        .collect();
+    assert_eq!(pods.len(), 2);
+    for pod in pods {
+        let pod: karat_sdk::Value = pod.sent.parse().unwrap();
+        let terms = pod
+            .pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms")
+            .unwrap();
+        assert_eq!(
+            *terms,
+            json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}])
+        );
+    }
+}
+
+#[test]
+fn a_node_without_a_device_of_a_driver_is_no_place() {
+    // Two nodes with units of a plugin: more than the driver has, so the lease is one of theirs.
+    let mut cluster = with_devices("v1.37.0", &["v1"], Scheduler::default());
+    for name in ["n2", "n3"] {
+        dra::node(&mut cluster, name, "vendor.example/gpu");
+        cluster.change("nodes", "", name, |node| {
+            node["status"]["allocatable"] = json!({"vendor.example/gpu": "1"});
+        });
+    }
+    let run = run(cluster);
+    run.assert_passed(&REQUIRED);
+    run.assert_unknown("inventory", Reason::InsufficientCapacity);
+    assert_eq!(run.conclusion("allocated"), None);
+}
+
+#[test]
+fn without_a_node_to_set_aside_nothing_is_asked_for() {
+    // Devices that every node reaches belong to none.
+    let mut cluster = with_devices("v1.37.0", &["v1"], Scheduler::default());
+    cluster.change("resourceslices", "", "n1-gpu.vendor.example-g2", |slice| {
+        slice["spec"]["nodeName"] = json!(null);
+        slice["spec"]["allNodes"] = json!(true);
+    });
+    let run = run(cluster);
+    run.assert_passed(&REQUIRED);
+    run.assert_unknown("inventory", Reason::InsufficientCapacity);
+    assert_eq!(
+        run.observed("inventory", "devices that a pod could get now"),
+        Some("2")
+    );
+    assert_eq!(run.conclusion("allocated"), None);
+}
+
+#[test]
 fn missing_optional_permissions_leave_the_verdict_alone() {
     let text = manifest::TEXT.replace("resources = [\"nodes\"]", "resources = [\"no-such\"]");
     let run = testing::run::<DraSupport>(
