@@ -22,6 +22,7 @@ mod reports;
 mod review_bot;
 mod runs_meet;
 mod safety;
+mod side_by_side;
 mod submit;
 mod witness;
 mod words;

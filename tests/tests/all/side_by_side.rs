@@ -1,0 +1,86 @@
+//! The whole suite at once on one cluster: every probe passes, and no pod lies on a node that its probe does not hold.
+
+use crate::end_to_end::request;
+use anyhow::{Context as _, Result, ensure};
+use karat_engine::component::{self, Probe};
+use karat_engine::engine::{Engine, EngineOptions};
+use karat_engine::model::Verdict;
+use karat_engine::recording::{self, Recording};
+use karat_engine::run::{RunRequest, run};
+use karat_testbed::ControlPlane;
+use karat_tests::guests;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const FIXTURES: [&str; 3] = ["nvidia-nodes.yaml", "amd-nodes.yaml", "intel-nodes.yaml"];
+
+/// Every probe of the repository.
+fn suite(engine: &Engine) -> Result<Vec<Probe>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../probes");
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        names.push(entry?.file_name().to_string_lossy().replace('_', "-"));
+    }
+    names
+        .iter()
+        .map(|name| {
+            let bytes = guests::built(&format!("probe-{name}"))?;
+            Ok(component::load(engine, bytes)?)
+        })
+        .collect()
+}
+
+/// The pods of this attempt that lie on nodes which no lease of the attempt names, and how many pods lie anywhere.
+fn astray(recording: &Recording) -> (Vec<String>, usize) {
+    let facts = || recording.entries().iter().map(|entry| &entry.facts);
+    let leased: BTreeSet<&str> = facts()
+        .filter_map(|facts| facts.lease.as_ref())
+        .flat_map(|lease| lease.nodes.iter().map(String::as_str))
+        .collect();
+    let placed: BTreeSet<(&str, &str)> = facts()
+        .flat_map(|facts| &facts.objects)
+        .filter(|object| object.ours && object.kind == "Pod" && !object.node.is_empty())
+        .map(|object| (object.name.as_str(), object.node.as_str()))
+        .collect();
+    let astray = placed.iter().filter(|(_, node)| !leased.contains(node));
+    (
+        astray
+            .map(|(pod, node)| format!("{pod} on {node}"))
+            .collect(),
+        placed.len(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_of_a_probe_lies_on_a_node_of_another() -> Result<()> {
+    let plane = ControlPlane::builder().workload_api().start().await?;
+    for fixture in FIXTURES {
+        plane.apply(fixture).await?;
+    }
+    plane.wait_nodes_ready().await?;
+    let engine = Engine::new(&EngineOptions::default())?;
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("run");
+    let probes = suite(&engine)?;
+    let record = run(RunRequest {
+        parallel: probes.len(),
+        ..request(&engine, &plane, probes, &out).await?
+    })
+    .await?;
+    let mut pods = 0;
+    for probe in &record.probes {
+        let attempt = probe.attempts.last().context("no attempt")?;
+        let judgement = &attempt.judgement;
+        ensure!(
+            judgement.verdict == Some(Verdict::Pass),
+            "{}: {judgement:#?}",
+            probe.probe
+        );
+        let path = attempt.recording.as_ref().context("never started")?;
+        let (astray, placed) = astray(&recording::read(&out.join(path))?);
+        ensure!(astray.is_empty(), "{}: {astray:?}", probe.probe);
+        pods += placed;
+    }
+    ensure!(pods > 20, "{pods} pods were placed, which shows nothing");
+    Ok(())
+}
