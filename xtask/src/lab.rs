@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use karat_testbed::{
-    ControlPlane, ControlPlaneBuilder, DraApi, Go, KubernetesVersion, Origin, named, survey,
+    ControlPlane, ControlPlaneBuilder, DraApi, Found, Go, KubernetesVersion, Origin, can_run_nodes,
+    named, node_needs, survey, survey_nodes,
 };
 
 use crate::say::{data, say};
@@ -47,10 +48,26 @@ enum Dra {
     Off,
 }
 
+/// What is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Lab {
+    /// The control plane with simulated nodes
+    #[default]
+    ControlPlane,
+    /// The same with real nodes beside the simulated ones
+    Node,
+}
+
 #[derive(Args)]
 pub(crate) struct UpArgs {
     #[command(flatten)]
     name: NameArgs,
+    /// What to start
+    #[arg(long, value_enum, default_value = "control-plane")]
+    lab: Lab,
+    /// How many real nodes, with `--lab node`
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
+    real_nodes: u8,
     /// Served versions of resource.k8s.io
     #[arg(long, value_enum, default_value = "stable")]
     dra: Dra,
@@ -104,6 +121,9 @@ impl UpArgs {
         for entry in &self.runtime_config {
             builder = builder.runtime_config(entry);
         }
+        if self.lab == Lab::Node {
+            builder = builder.real_nodes(self.real_nodes);
+        }
         builder
     }
 
@@ -115,6 +135,10 @@ impl UpArgs {
             .map(|v| v.get_name().to_owned())
             .unwrap_or_default();
         let mut args = vec![format!("--name={}", self.name.name), format!("--dra={dra}")];
+        if self.lab == Lab::Node {
+            args.push("--lab=node".into());
+            args.push(format!("--real-nodes={}", self.real_nodes));
+        }
         if self.audit {
             args.push("--audit".into());
         }
@@ -171,6 +195,39 @@ pub(crate) fn prepare() -> Result<()> {
     )
 }
 
+/// The same for real nodes, if this machine can run any; says so if not.
+pub(crate) fn prepare_nodes() -> Result<()> {
+    if let Err(why) = can_run_nodes() {
+        say(&format!("no real nodes on this machine: {why}"));
+        return Ok(());
+    }
+    step(
+        "programs and images of real nodes",
+        "`cargo xtask testbed doctor`",
+        || {
+            karat_testbed::prepare_nodes(KubernetesVersion::default(), |line| {
+                say(&format!("    {line}"))
+            })?;
+            Ok(())
+        },
+    )
+}
+
+/// `cargo xtask images`.
+pub(crate) fn images() -> Result<ExitCode> {
+    let images = step("images", "`cargo xtask testbed doctor`", || {
+        Ok(karat_testbed::images::build(|line| {
+            say(&format!("    {line}"))
+        })?)
+    })?;
+    for image in &images.images {
+        data(&format!("{}\t{}", image.name, image.digest));
+    }
+    say(&format!("OCI layout: {}", images.layout.display()));
+    say(&format!("archive:    {}", images.archive.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
 fn up(args: &UpArgs) -> Result<()> {
     let name = &args.name.name;
     if let Some(lab) = named::status(name)? {
@@ -181,11 +238,21 @@ fn up(args: &UpArgs) -> Result<()> {
     }
     // Here and not in the supervisor, so that the reader sees a build of several minutes.
     prepare()?;
-    let lab = step(
-        "start the control plane",
-        "`cargo xtask testbed doctor`",
-        || start_supervisor(args),
-    )?;
+    let title = match args.lab {
+        Lab::ControlPlane => "start the control plane",
+        Lab::Node => {
+            if let Err(why) = can_run_nodes() {
+                bail!(
+                    "real nodes cannot run on this machine: {why}; `cargo xtask testbed doctor` says more"
+                );
+            }
+            prepare_nodes()?;
+            "start control plane and real nodes"
+        }
+    };
+    let lab = step(title, "`cargo xtask testbed doctor`", || {
+        start_supervisor(args)
+    })?;
     if !args.fixture.is_empty() {
         step(
             "apply fixtures",
@@ -321,20 +388,8 @@ fn doctor() -> Result<ExitCode> {
         .is_ok_and(|g| go_release(&g.version).is_some_and(|v| v >= (1, 26)));
     line(go_new || !must_build, "go", &go_text);
     for program in &found {
-        let note = match program.origin {
-            Origin::Build if go_new => {
-                "will be built from pinned modules (minutes, once)".to_owned()
-            }
-            Origin::Build => format!(
-                "missing; install Go 1.26 or newer, or put it for Kubernetes {version} into KUBEBUILDER_ASSETS"
-            ),
-            origin => format!("{} ({origin})", program.path.display()),
-        };
-        line(
-            program.origin != Origin::Build || go_new,
-            program.name,
-            &note,
-        );
+        let (there, note) = origin(program, go_new, version);
+        line(there, program.name, &note);
         for why in &program.rejected {
             data(&format!("       not used: {why}"));
         }
@@ -363,11 +418,58 @@ fn doctor() -> Result<ExitCode> {
         Err(why) => line(false, "wasm", &format!("{why:#}")),
     }
     line(cfg!(target_os = "linux"), "system", std::env::consts::OS);
+    doctor_nodes(go_new, version);
     Ok(if fine {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether a program is or can be there, and what to say about it.
+fn origin(program: &Found, go_new: bool, version: KubernetesVersion) -> (bool, String) {
+    match program.origin {
+        Origin::Build if go_new => (
+            true,
+            "will be built from pinned modules (minutes, once)".to_owned(),
+        ),
+        Origin::Build => (
+            false,
+            format!(
+                "missing; install Go 1.26 or newer, or put it for Kubernetes {version} into KUBEBUILDER_ASSETS"
+            ),
+        ),
+        origin => (true, format!("{} ({origin})", program.path.display())),
+    }
+}
+
+/// What real nodes need. They are an addition: what is missing here makes nothing else fail.
+fn doctor_nodes(go_new: bool, version: KubernetesVersion) {
+    data("for real nodes (`--lab node`):");
+    let mut missing = 0;
+    let mut line = |good: bool, what: &str, text: &str| {
+        missing += usize::from(!good);
+        data(&format!(
+            "{} {what}: {text}",
+            if good { "ok  " } else { "no  " }
+        ));
+    };
+    for need in node_needs() {
+        line(need.met, need.name, &need.text);
+    }
+    for program in &survey_nodes(version) {
+        let (there, note) = origin(program, go_new, version);
+        line(there, program.name, &note);
+    }
+    match karat_testbed::images::ensure_target() {
+        Ok(()) => line(true, "images", &karat_testbed::images::target()),
+        Err(why) => line(false, "images", &why.to_string()),
+    }
+    data(&if missing == 0 {
+        "real nodes can run here".to_owned()
+    } else {
+        format!("real nodes cannot run here: {missing} of the lines above say no")
+    });
 }
 
 fn go_release(version: &str) -> Option<(u32, u32)> {
@@ -407,6 +509,10 @@ mod tests {
             "--dra",
             "old-only",
             "--audit",
+            "--lab",
+            "node",
+            "--real-nodes",
+            "2",
             "--feature-gate",
             "G=true",
             "--runtime-config",
@@ -415,7 +521,10 @@ mod tests {
         let first = Only::try_parse_from(words).unwrap().up.to_args();
         let again = std::iter::once("x".to_owned()).chain(first.iter().cloned());
         assert_eq!(Only::try_parse_from(again).unwrap().up.to_args(), first);
-        assert_eq!(first.len(), 5);
+        assert_eq!(first.len(), 7);
+        let plain = Only::try_parse_from(["x"]).unwrap().up.to_args();
+        assert!(!plain.iter().any(|a| a.contains("node")), "{plain:?}");
+        assert!(Only::try_parse_from(["x", "--real-nodes", "9"]).is_err());
     }
 
     #[test]

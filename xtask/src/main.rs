@@ -46,6 +46,8 @@ enum Command {
     ScaleCheck(scale::CheckArgs),
     /// Build probes, examples and test guests for wasm, and the layout of built-in probes
     Probes,
+    /// Build our own images as an OCI layout, without a container engine
+    Images,
     /// The process that owns a named control plane
     #[command(name = "testbed-supervisor", hide = true)]
     Supervise(lab::UpArgs),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Testbed(command) => lab::run(command),
         Command::ScaleCheck(args) => scale::check(&args),
         Command::Probes => probes::build_all().map(|_| ExitCode::SUCCESS),
+        Command::Images => lab::images(),
         Command::Supervise(args) => lab::supervise(&args),
     };
     result.unwrap_or_else(|error| {

@@ -20,6 +20,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     let began = std::time::Instant::now();
     // First and alone: compiling Kubernetes and Rust at the same time starves both on a small machine.
     lab::prepare()?;
+    lab::prepare_nodes()?;
     probes::build_all()?;
     let (totals, ended_well) = cargo_test(args)?;
     totals.print();
@@ -98,6 +99,8 @@ struct Totals {
     /// The binary whose lines are being read.
     current: String,
     binaries: Vec<(String, Counts)>,
+    /// Tests that said by name that this machine cannot run them. They count as passed in the runner's own numbers.
+    not_run: Vec<String>,
 }
 
 impl Totals {
@@ -115,6 +118,9 @@ impl Totals {
             self.current = format!("{crate_name} ({source})");
         } else if let Some(rest) = line.strip_prefix("Doc-tests ") {
             self.current = format!("{rest} (documentation)");
+        } else if let Some((_, rest)) = line.split_once(karat_testbed::NOT_RUN) {
+            // Another thread may have begun a line of its own before it.
+            self.not_run.push(rest.to_owned());
         } else if let Some(counts) = counts(line) {
             self.binaries.push((self.current.clone(), counts));
         }
@@ -142,13 +148,17 @@ impl Totals {
                 c.passed, c.failed, c.ignored
             ));
         }
+        for what in &self.not_run {
+            say(&format!("    not run: {what}"));
+        }
         let sum = self.sum();
         let verdict = if sum.failed == 0 { "ok" } else { "FAILED" };
         say(&format!(
-            "test totals: {verdict}. {} passed; {} failed; {} ignored; {} binaries",
-            sum.passed,
+            "test totals: {verdict}. {} passed; {} failed; {} ignored; {} not run on this machine; {} binaries",
+            sum.passed.saturating_sub(self.not_run.len() as u64),
             sum.failed,
             sum.ignored,
+            self.not_run.len(),
             self.binaries.len()
         ));
     }
@@ -217,6 +227,18 @@ mod tests {
                 "karat_engine (documentation)"
             ]
         );
+    }
+
+    #[test]
+    fn what_was_not_run_is_counted_by_name() {
+        let mut totals = Totals::default();
+        totals.read("test a ... NOT RUN: node::pods: nft: not found\n");
+        totals.read("NOT RUN: the page: no browser\n");
+        assert_eq!(
+            totals.not_run,
+            ["node::pods: nft: not found", "the page: no browser"]
+        );
+        assert!(totals.binaries.is_empty());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! The flags were measured on 1.37; the ones that look odd say why.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DraApi};
+use crate::node::net::Net;
 use crate::pki::Pki;
 
 /// A program of the control plane.
@@ -82,9 +84,16 @@ pub(crate) struct Site<'a> {
     pub(crate) ports: Ports,
     pub(crate) config: &'a Config,
     pub(crate) kwok_stages: &'a Path,
+    /// The networks of real nodes, if there are any.
+    pub(crate) net: Option<&'a Net>,
 }
 
 impl Site<'_> {
+    /// Where the API server listens: loopback, or the bridge that the nodes are connected to.
+    pub(crate) fn host(&self) -> Ipv4Addr {
+        self.net.map_or(Ipv4Addr::LOCALHOST, Net::host)
+    }
+
     pub(crate) fn kubeconfig(&self, who: &str) -> PathBuf {
         self.dir.join(format!("{who}.kubeconfig"))
     }
@@ -136,10 +145,13 @@ impl Site<'_> {
     fn api_server(&self) -> Vec<String> {
         let mut args = vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
-            "--bind-address=127.0.0.1".into(),
+            format!("--bind-address={}", self.host()),
             format!("--secure-port={}", self.ports.api),
-            // A loopback address is refused as an endpoint of the Service `kubernetes`, so there is none.
-            "--endpoint-reconciler-type=none".into(),
+            match self.net {
+                Some(net) => format!("--advertise-address={}", net.host()),
+                // A loopback address is refused as an endpoint of the Service `kubernetes`, so there is none.
+                None => "--endpoint-reconciler-type=none".into(),
+            },
             self.file("client-ca-file", "ca.crt"),
             self.file("tls-cert-file", "apiserver.crt"),
             self.file("tls-private-key-file", "apiserver.key"),
@@ -153,8 +165,12 @@ impl Site<'_> {
             ),
             self.file("service-account-key-file", "sa.pub"),
             self.file("service-account-signing-key-file", "sa.key"),
-            "--service-cluster-ip-range=10.96.0.0/16".into(),
-            // The node authorizer waits for resource.k8s.io/v1 before the server calls itself ready. No kubelet is here.
+            format!(
+                "--service-cluster-ip-range={}",
+                self.net
+                    .map_or_else(|| "10.96.0.0/16".to_owned(), Net::services)
+            ),
+            // The node authorizer waits for resource.k8s.io/v1 before the server calls itself ready.
             format!(
                 "--authorization-mode={}",
                 if self.config.dra.serves_v1() {
@@ -301,7 +317,7 @@ mod tests {
 
     fn args(config: &Config, component: Component) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::create(dir.path()).unwrap();
+        let pki = Pki::create(dir.path(), Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST).unwrap();
         let ports = Ports {
             etcd: 1,
             etcd_peer: 2,
@@ -316,6 +332,7 @@ mod tests {
             ports,
             config,
             kwok_stages: Path::new("/stages.yaml"),
+            net: None,
         };
         site.args(component)
             .into_iter()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
+use crate::node::RuntimeHandler;
 use crate::version::KubernetesVersion;
 
 /// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
@@ -26,7 +27,7 @@ pub enum DraApi {
     Off,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) version: KubernetesVersion,
     pub(crate) dra: DraApi,
@@ -36,6 +37,29 @@ pub(crate) struct Config {
     pub(crate) audit_policy: Option<String>,
     pub(crate) scheduler_config: Option<String>,
     pub(crate) issuer: Option<String>,
+    pub(crate) real_nodes: u8,
+    pub(crate) handlers: BTreeMap<String, RuntimeHandler>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: KubernetesVersion::default(),
+            dra: DraApi::default(),
+            feature_gates: BTreeMap::new(),
+            runtime: Vec::new(),
+            extra_args: Vec::new(),
+            audit_policy: None,
+            scheduler_config: None,
+            issuer: None,
+            real_nodes: 0,
+            handlers: [
+                ("runc".to_owned(), RuntimeHandler::Runc),
+                ("gvisor".to_owned(), RuntimeHandler::Gvisor),
+            ]
+            .into(),
+        }
+    }
 }
 
 impl Config {
@@ -149,6 +173,22 @@ impl ControlPlaneBuilder {
     #[must_use]
     pub fn issuer(mut self, url: impl Into<String>) -> Self {
         self.config.issuer = Some(url.into());
+        self
+    }
+
+    /// Adds nodes on which pods run: kubelet, containerd, kube-proxy and DNS, each node in namespaces of its own. At most
+    /// eight. Needs root and what [`node_needs`](crate::node_needs) lists; the images are those of [`crate::images`].
+    #[must_use]
+    pub fn real_nodes(mut self, count: u8) -> Self {
+        self.config.real_nodes = count;
+        self
+    }
+
+    /// Says what runs the containers of a handler on the real nodes. Without any call `runc` (the default of pods without a
+    /// RuntimeClass) is runc and `gvisor` is gVisor. The RuntimeClass itself is an object for a fixture.
+    #[must_use]
+    pub fn runtime_handler(mut self, name: impl Into<String>, handler: RuntimeHandler) -> Self {
+        self.config.handlers.insert(name.into(), handler);
         self
     }
 

@@ -4,6 +4,7 @@
 //! service account. Every wait polls the real condition and looks at the same time whether a program has died.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,17 +18,20 @@ use crate::components::{Component, Ports, Site};
 use crate::config::{Config, ControlPlaneBuilder};
 use crate::error::{Result, TestbedError};
 use crate::gobuild;
+use crate::node::needs::can_run_nodes;
+use crate::node::net::Net;
+use crate::node::{MOST, RealNode};
 use crate::pki::{Pki, write_private};
 use crate::programs::Programs;
 use crate::state::{StateDir, tail};
 use crate::supervise::{Fate, Janitor, Launch, Supervisor, describe};
 
 /// Bound of every wait of a start. Warm it takes some 5 s; a busy machine with two cores needs far more.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(50);
 /// Lines of a log that go into an error.
-const TAIL_LINES: usize = 12;
+pub(crate) const TAIL_LINES: usize = 12;
 /// Starts that lose the race for a port are repeated this often.
 const PORT_ATTEMPTS: usize = 4;
 
@@ -37,14 +41,16 @@ const PORT_ATTEMPTS: usize = 4;
 /// belong to one, so each test asks for its own.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // Order matters: programs die first, then the files go.
-    supervisor: Supervisor,
+    // Order matters: programs die first, then files and networks go, and last their claims.
+    pub(crate) supervisor: Supervisor,
     _janitor: Janitor,
     state: StateDir,
-    pki: Pki,
+    pub(crate) net: Option<Net>,
+    pub(crate) nodes: Vec<RealNode>,
+    pub(crate) pki: Pki,
     ports: Ports,
-    config: Config,
-    programs: Programs,
+    pub(crate) config: Config,
+    pub(crate) programs: Programs,
     /// Numbers the kubeconfigs made for single users.
     users: Mutex<u32>,
 }
@@ -58,10 +64,13 @@ impl ControlPlane {
 
     pub(crate) async fn start(builder: ControlPlaneBuilder) -> Result<Self> {
         let version = builder.config.version;
-        let programs =
-            tokio::task::spawn_blocking(move || Programs::provide(version, &gobuild::to_stderr))
-                .await
-                .map_err(|_| TestbedError::Stopped)??;
+        let nodes = builder.config.real_nodes;
+        check_nodes_possible(&builder.config)?;
+        let programs = tokio::task::spawn_blocking(move || {
+            Programs::provide(version, nodes > 0, &gobuild::to_stderr)
+        })
+        .await
+        .map_err(|_| TestbedError::Stopped)??;
         let mut attempt = 1;
         loop {
             match Self::try_start(&builder, programs.clone()).await {
@@ -76,14 +85,23 @@ impl ControlPlane {
             Some(name) => StateDir::named(name)?,
             None => StateDir::anonymous()?,
         };
-        let janitor = Janitor::watch(state.path())?;
+        let real = builder.config.real_nodes;
+        let net = if real > 0 { Some(Net::claim()?) } else { None };
+        let janitor = Janitor::watch(state.path(), net.as_ref())?;
         let log_dir = state.path().join("log");
         std::fs::create_dir(&log_dir).map_err(TestbedError::io(&log_dir))?;
-        let pki = Pki::create(&state.path().join("pki"))?;
+        let (host, service) = match &net {
+            Some(net) => (net.host(), net.first_service()),
+            // The first address of the service network is what pods would use.
+            None => (Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 96, 0, 1)),
+        };
+        let pki = Pki::create(&state.path().join("pki"), host, service)?;
         let plane = Self {
             supervisor: Supervisor::new()?,
             _janitor: janitor,
+            nodes: Self::describe_nodes(state.path(), net.as_ref(), real),
             state,
+            net,
             pki,
             ports: Ports::pick()?,
             config: builder.config.clone(),
@@ -105,8 +123,12 @@ impl ControlPlane {
 
     async fn bring_up(&self) -> Result<()> {
         self.write_files()?;
+        if let Some(net) = &self.net {
+            net.up()?;
+        }
         self.launch(Component::Etcd)?;
         self.launch(Component::ApiServer)?;
+        self.begin_nodes()?;
         self.wait_api().await?;
         for component in [
             Component::ControllerManager,
@@ -118,7 +140,7 @@ impl ControlPlane {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
         self.wait(
             "service account default/default exists",
-            Component::ControllerManager,
+            &self.log(Component::ControllerManager),
             START_DEADLINE,
             async || match accounts.get_opt("default").await {
                 Ok(Some(_)) => Ok(()),
@@ -126,7 +148,8 @@ impl ControlPlane {
                 Err(e) => Err(e.to_string()),
             },
         )
-        .await
+        .await?;
+        self.finish_nodes().await
     }
 
     fn write_files(&self) -> Result<()> {
@@ -179,6 +202,7 @@ impl ControlPlane {
             ports: self.ports,
             config: &self.config,
             kwok_stages: &self.programs.kwok_stages,
+            net: self.net.as_ref(),
         }
     }
 
@@ -195,7 +219,7 @@ impl ControlPlane {
         let client = self.client().await?;
         self.wait(
             "API server is ready",
-            Component::ApiServer,
+            &self.log(Component::ApiServer),
             START_DEADLINE,
             async || {
                 let request = http::Request::get("/readyz")
@@ -212,10 +236,10 @@ impl ControlPlane {
     }
 
     /// Waits for a condition, and fails at once if a program of the control plane that was started has ended.
-    async fn wait<F, Fut>(
+    pub(crate) async fn wait<F, Fut>(
         &self,
         what: &str,
-        concerned: Component,
+        concerned: &Path,
         deadline: Duration,
         condition: F,
     ) -> Result<()>
@@ -233,14 +257,12 @@ impl ControlPlane {
             };
             self.check_alive(what)?;
             if began.elapsed() > deadline {
-                let log = self.log(concerned);
-                let tail = tail(&log, TAIL_LINES);
                 return Err(TestbedError::NotReady {
                     what: what.to_owned(),
                     waited_ms: began.elapsed().as_millis(),
                     last,
-                    log,
-                    tail,
+                    log: concerned.to_owned(),
+                    tail: tail(concerned, TAIL_LINES),
                 });
             }
             tokio::time::sleep(POLL).await;
@@ -260,7 +282,7 @@ impl ControlPlane {
                 });
             }
         }
-        Ok(())
+        self.check_nodes(during)
     }
 
     /// Moves the logs out of the state folder and points the error to their new place.
@@ -276,7 +298,7 @@ impl ControlPlane {
     /// Address of the API server.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.api)
+        format!("https://{}:{}", self.site().host(), self.ports.api)
     }
 
     /// Kubeconfig of an administrator (group `system:masters`).
@@ -381,7 +403,7 @@ impl ControlPlane {
         let nodes: Api<Node> = Api::all(self.client().await?);
         self.wait(
             "all nodes are Ready",
-            Component::Kwok,
+            &self.log(Component::Kwok),
             START_DEADLINE,
             async || {
                 let list = nodes
@@ -412,7 +434,7 @@ impl ControlPlane {
         let pods: Api<Pod> = Api::namespaced(self.client().await?, namespace);
         self.wait(
             &format!("all pods of {namespace} run"),
-            Component::Scheduler,
+            &self.log(Component::Scheduler),
             START_DEADLINE,
             async || {
                 let list = pods
@@ -450,14 +472,44 @@ impl ControlPlane {
         F: Fn() -> Fut,
         Fut: Future<Output = std::result::Result<(), String>>,
     {
-        self.wait(what, Component::ApiServer, START_DEADLINE, condition)
-            .await
+        let log = self.log(Component::ApiServer);
+        self.wait(what, &log, START_DEADLINE, condition).await
     }
+}
+
+/// Refuses a laboratory with real nodes that this machine, or this configuration, cannot have.
+fn check_nodes_possible(config: &Config) -> Result<()> {
+    if config.real_nodes == 0 {
+        return Ok(());
+    }
+    let refused = |cause: String, hint: &str| TestbedError::CannotRun {
+        what: "real nodes".into(),
+        cause,
+        hint: hint.into(),
+    };
+    if config.real_nodes > MOST {
+        return Err(refused(
+            format!("{} asked for", config.real_nodes),
+            "ask for eight at most",
+        ));
+    }
+    if !config.dra.serves_v1() {
+        return Err(refused(
+            "kubelets are authorised by a server with resource.k8s.io/v1 only".into(),
+            "serve it, or do without real nodes",
+        ));
+    }
+    can_run_nodes().map_err(|why| {
+        refused(
+            why,
+            "`cargo xtask testbed doctor` says what this machine can run",
+        )
+    })
 }
 
 /// Ready, and no longer tainted as a node that is not: the controller takes the taint off a moment later, and until then
 /// no pod goes there.
-fn is_ready(node: &Node) -> bool {
+pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
     conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))

@@ -136,6 +136,26 @@ pub enum TestbedError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// This machine cannot run what was asked for.
+    #[error("{what}: {cause}; {hint}")]
+    CannotRun {
+        /// What was asked for.
+        what: String,
+        /// Why it cannot be.
+        cause: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A command of the system, or one that builds something, did not do its work.
+    #[error("{what}: {status}\n{tail}")]
+    Failed {
+        /// What was done.
+        what: String,
+        /// Exit status, or what was seen instead.
+        status: String,
+        /// What it said.
+        tail: String,
+    },
     /// The proxy could not be set up.
     #[error("proxy: {0}")]
     Proxy(String),

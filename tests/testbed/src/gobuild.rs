@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Result, TestbedError};
 use crate::supervise::{describe, die_with_parent};
-use crate::version::ModuleSet;
+use crate::version::{ModuleSet, Patch};
 
 /// Time between two lines of progress during one long compilation.
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
@@ -94,6 +94,13 @@ pub(crate) fn folder(set: &ModuleSet, go: &Go) -> Result<PathBuf> {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
+    for (path, text) in set.sources {
+        hash.update(path.as_bytes());
+        hash.update(text.as_bytes());
+    }
+    for patch in set.patches {
+        hash.update(format!("{patch:?}").as_bytes());
+    }
     let hex: String = hash
         .finalize()
         .iter()
@@ -159,6 +166,9 @@ pub(crate) fn build(
         progress,
         began,
     )?;
+    for patch in set.patches {
+        apply(patch, &module)?;
+    }
     for (name, package) in set.programs {
         let one = Instant::now();
         progress(&format!("{name}: compiling {package}"));
@@ -193,7 +203,60 @@ pub(crate) fn write_module(set: &ModuleSet, dir: &Path) -> Result<()> {
         let path = dir.join(file);
         fs::write(&path, text).map_err(TestbedError::io(&path))?;
     }
+    for (file, text) in set.sources {
+        let path = dir.join(file);
+        let folder = path.parent().unwrap_or(dir);
+        fs::create_dir_all(folder).map_err(TestbedError::io(folder))?;
+        fs::write(&path, text).map_err(TestbedError::io(&path))?;
+    }
     Ok(())
+}
+
+/// Puts a changed copy of another module's file into `module`.
+fn apply(patch: &Patch, module: &Path) -> Result<()> {
+    let from = module_dir(module, patch.module)?.join(patch.from);
+    let text = fs::read_to_string(&from).map_err(TestbedError::io(&from))?;
+    let text = edited(&text, patch.edits).map_err(|cause| TestbedError::Failed {
+        what: format!("changing a copy of {}", from.display()),
+        status: cause,
+        tail: "the module has another version than the change was made for".into(),
+    })?;
+    let to = module.join(patch.to);
+    fs::write(&to, text).map_err(TestbedError::io(&to))
+}
+
+fn edited(text: &str, edits: &[(&str, &str)]) -> std::result::Result<String, String> {
+    let mut text = text.to_owned();
+    for (old, new) in edits {
+        match text.matches(old).count() {
+            1 => text = text.replace(old, new),
+            n => return Err(format!("{old:?} occurs {n} times, not once")),
+        }
+    }
+    Ok(text)
+}
+
+/// Where the module cache has a module, which `go` fetches and checks if need be.
+pub(crate) fn module_dir(module: &Path, path: &str) -> Result<PathBuf> {
+    let output = go_command(module)
+        .args(["mod", "download", "-json", path])
+        .output()
+        .map_err(|source| TestbedError::Spawn {
+            program: "go".into(),
+            source,
+        })?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    answer["Dir"]
+        .as_str()
+        .map(PathBuf::from)
+        .ok_or_else(|| TestbedError::Build {
+            what: format!("module {path}"),
+            status: describe(output.status),
+            tail: answer["Error"].as_str().map_or_else(
+                || String::from_utf8_lossy(&output.stderr).into_owned(),
+                str::to_owned,
+            ),
+        })
 }
 
 /// A `go` command in `module` that no setting of the user can bend: same flags, same cache key.
@@ -283,6 +346,20 @@ mod tests {
         assert_ne!(folder(&K137, &a).unwrap(), folder(&K137, &b).unwrap());
         assert_ne!(folder(&K137, &a).unwrap(), folder(&TOOLS, &a).unwrap());
         assert_eq!(folder(&K137, &a).unwrap(), folder(&K137, &a).unwrap());
+    }
+
+    #[test]
+    fn an_edit_that_does_not_fit_is_refused() {
+        let text = "package v1\nscore = -999\n";
+        assert_eq!(
+            edited(text, &[("package v1\n", "package main\n"), ("-999", "0")]).unwrap(),
+            "package main\nscore = 0\n"
+        );
+        assert!(
+            edited(text, &[("-998", "0")])
+                .unwrap_err()
+                .contains("0 times")
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! A real Kubernetes for tests: etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok as processes on
-//! loopback, ready in seconds, gone without a trace.
+//! loopback, ready in seconds, gone without a trace; on a machine that can, with real nodes beside the simulated ones.
 //!
 //! ```no_run
 //! # async fn f() -> karat_testbed::Result<()> {
@@ -14,10 +14,11 @@
 //!
 //! Reading order: [`ControlPlaneBuilder`] (what can be asked for), [`ControlPlane`] (what a running one offers),
 //! [`proxy`] (how a cluster is broken in exactly one way), [`named`] (laboratories that outlive a command), [`scale`]
-//! (thousands of nodes and pods).
+//! (thousands of nodes and pods), [`RealNode`] (nodes whose pods run), [`images`] (what runs in them).
 //!
-//! It refuses to use the developer's kubeconfig, any address but 127.0.0.1, fixed ports, and programs of a wrong version.
-//! There is no kubelet: pods on kwok nodes are played, and nothing may be concluded about a real node.
+//! It refuses to use the developer's kubeconfig, fixed ports, programs of a wrong version, and any address that can be
+//! reached from outside this machine. Pods on kwok nodes are played, and nothing may be concluded from them about a real
+//! node; [`ControlPlaneBuilder::real_nodes`] gives nodes with a kubelet.
 
 mod apply;
 mod components;
@@ -25,12 +26,15 @@ mod config;
 mod control_plane;
 mod error;
 mod gobuild;
+pub mod images;
 pub mod named;
+mod node;
 mod pki;
 mod programs;
 pub mod proxy;
 pub mod scale;
 mod shared;
+mod skip;
 mod state;
 mod supervise;
 mod version;
@@ -41,8 +45,11 @@ pub use config::{ControlPlaneBuilder, DraApi};
 pub use control_plane::{ControlPlane, client_of};
 pub use error::{Result, TestbedError};
 pub use gobuild::{Go, cache_dir};
+pub use node::needs::{Need, can_run_nodes, node_needs};
+pub use node::{RealNode, RuntimeHandler};
 pub use pki::{Identity, Pki};
-pub use programs::{Found, Origin, prepare, survey};
+pub use programs::{Found, Origin, prepare, prepare_nodes, survey, survey_nodes};
 pub use shared::shared;
+pub use skip::{NOT_RUN, not_run};
 pub use supervise::die_with_parent;
 pub use version::KubernetesVersion;

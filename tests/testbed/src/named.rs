@@ -132,6 +132,11 @@ pub async fn serve(name: &str, builder: ControlPlaneBuilder) -> Result<()> {
             programs: Component::ALL
                 .into_iter()
                 .filter_map(|c| Some((c.name().to_owned(), lab.pid(c)?)))
+                .chain(
+                    lab.real_nodes()
+                        .iter()
+                        .filter_map(|node| Some((node.name().to_owned(), node.first_process()?))),
+                )
                 .collect(),
             ready_after_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         };

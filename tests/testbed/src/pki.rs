@@ -43,7 +43,9 @@ impl std::fmt::Debug for Pki {
 
 impl Pki {
     /// Makes all authorities, keys and certificates that the control plane needs and writes them below `dir`.
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
+    ///
+    /// The API server is named by loopback, by `host` and by `service`, the address that pods use.
+    pub(crate) fn create(dir: &Path, host: Ipv4Addr, service: Ipv4Addr) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(TestbedError::io(dir))?;
         let pki = Self {
             dir: dir.to_owned(),
@@ -59,8 +61,7 @@ impl Pki {
         pki.write("sa.pub", &service_accounts.public_key_pem())?;
 
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        // The first address of the service network is what pods would use.
-        let service = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+        let (host, service) = (IpAddr::V4(host), IpAddr::V4(service));
         let names = [
             "kubernetes",
             "kubernetes.default",
@@ -70,11 +71,17 @@ impl Pki {
         ];
         pki.write_identity(
             "apiserver",
-            &leaf(&pki.ca, "kube-apiserver", &[], &names, &[loopback, service])?,
+            &leaf(
+                &pki.ca,
+                "kube-apiserver",
+                &[],
+                &names,
+                &[loopback, host, service],
+            )?,
         )?;
         pki.write_identity(
             "local-server",
-            &leaf(&pki.ca, "localhost", &[], &["localhost"], &[loopback])?,
+            &leaf(&pki.ca, "localhost", &[], &["localhost"], &[loopback, host])?,
         )?;
         pki.write_identity(
             "apiserver-kubelet-client",
@@ -107,6 +114,14 @@ impl Pki {
             &["localhost"],
             &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
         )
+    }
+
+    /// A server certificate for these names and addresses.
+    ///
+    /// # Errors
+    /// Only if the random number generator fails.
+    pub fn server(&self, common_name: &str, dns: &[&str], ips: &[IpAddr]) -> Result<Identity> {
+        leaf(&self.ca, common_name, &[], dns, ips)
     }
 
     /// The certificate of the cluster's authority, PEM.
@@ -143,7 +158,7 @@ impl Pki {
         serde_yaml_ng::to_string(&config).unwrap_or_else(|_| config.to_string())
     }
 
-    fn write_identity(&self, name: &str, identity: &Identity) -> Result<()> {
+    pub(crate) fn write_identity(&self, name: &str, identity: &Identity) -> Result<()> {
         self.write(&format!("{name}.crt"), &identity.cert_pem)?;
         self.write(&format!("{name}.key"), &identity.key_pem)
     }
@@ -249,7 +264,7 @@ mod tests {
     #[test]
     fn keys_are_private_and_kubeconfigs_complete() {
         let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::create(dir.path()).unwrap();
+        let pki = Pki::create(dir.path(), Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST).unwrap();
         for file in ["ca.key", "sa.key", "apiserver.key"] {
             let mode = std::fs::metadata(pki.path(file))
                 .unwrap()

@@ -1,4 +1,4 @@
-//! Finds the programs of a control plane: `KUBEBUILDER_ASSETS`, `PATH`, the cache, and last a build.
+//! Finds the programs of a control plane and its nodes: `KUBEBUILDER_ASSETS`, `PATH`, the cache, and last a build.
 //!
 //! Each program is taken from the first place that has it in a version that fits, because asset folders usually hold
 //! only some of them. Why a place was rejected is remembered and shown when nothing is left.
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::error::{Result, TestbedError};
 use crate::gobuild::{self, Go, Progress};
-use crate::version::{KubernetesVersion, ModuleSet, TOOLS};
+use crate::version::{CONTAINERD, DNS, GVISOR, KubernetesVersion, ModuleSet, TOOLS};
 
 /// The stage files that make kwok act like a kubelet; plain kwok has none. Paths below kwok's module folder.
 const KWOK_STAGES: [&str; 5] = [
@@ -32,6 +32,19 @@ pub(crate) const NAMES: [&str; 5] = [
     "kube-controller-manager",
     "kube-scheduler",
     "kwok",
+];
+
+/// The programs of a real node that are not the system's own. containerd and what belongs to it are always built: their
+/// configuration fits one version, and those of a distribution belong to something else that is running.
+pub(crate) const NODE_NAMES: [&str; 8] = [
+    "kubelet",
+    "kube-proxy",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "coredns",
+    "runsc",
+    "containerd-shim-runsc-v1",
 ];
 
 /// Where a program came from.
@@ -77,6 +90,8 @@ pub struct Found {
 pub(crate) struct Programs {
     paths: BTreeMap<&'static str, PathBuf>,
     pub(crate) kwok_stages: PathBuf,
+    /// Archive with the images of real nodes, if there are to be any.
+    pub(crate) images: Option<PathBuf>,
 }
 
 impl Programs {
@@ -84,12 +99,31 @@ impl Programs {
         self.paths.get(name).cloned().unwrap_or_else(|| name.into())
     }
 
+    /// The folders of a node's programs, in the form of `PATH`: containerd looks for its shims there.
+    pub(crate) fn node_path(&self) -> String {
+        let mut dirs: Vec<String> = NODE_NAMES
+            .iter()
+            .filter_map(|name| Some(self.path(name).parent()?.display().to_string()))
+            .collect();
+        dirs.sort();
+        dirs.dedup();
+        dirs.join(":")
+    }
+
     /// Finds or builds everything. Blocks, for minutes when it has to build.
-    pub(crate) fn provide(version: KubernetesVersion, progress: Progress<'_>) -> Result<Self> {
+    pub(crate) fn provide(
+        version: KubernetesVersion,
+        nodes: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
         let go = Go::find();
         let mut paths = BTreeMap::new();
         let mut wanted: Vec<&'static ModuleSet> = Vec::new();
-        for found in survey_with(version, &go) {
+        let mut all = survey_with(&NAMES, version, &go);
+        if nodes {
+            all.extend(survey_with(&NODE_NAMES, version, &go));
+        }
+        for found in all {
             if found.origin == Origin::Build {
                 let set = set_of(found.name, version);
                 if let Err(why) = &go {
@@ -113,14 +147,29 @@ impl Programs {
             }
         }
         let kwok_stages = stages(&go, progress)?;
-        Ok(Self { paths, kwok_stages })
+        let images = if nodes {
+            Some(crate::images::provide(progress)?.archive)
+        } else {
+            None
+        };
+        Ok(Self {
+            paths,
+            kwok_stages,
+            images,
+        })
     }
 }
 
 /// Says for each program where it would come from, without building anything.
 #[must_use]
 pub fn survey(version: KubernetesVersion) -> Vec<Found> {
-    survey_with(version, &Go::find())
+    survey_with(&NAMES, version, &Go::find())
+}
+
+/// The same for what real nodes need in addition.
+#[must_use]
+pub fn survey_nodes(version: KubernetesVersion) -> Vec<Found> {
+    survey_with(&NODE_NAMES, version, &Go::find())
 }
 
 /// Builds or finds all programs now, so that a later start is quick.
@@ -128,19 +177,30 @@ pub fn survey(version: KubernetesVersion) -> Vec<Found> {
 /// # Errors
 /// A program that is neither there nor buildable, with what to do.
 pub fn prepare(version: KubernetesVersion, progress: impl Fn(&str) + Sync) -> Result<()> {
-    Programs::provide(version, &progress).map(|_| ())
+    Programs::provide(version, false, &progress).map(|_| ())
 }
 
-fn survey_with(version: KubernetesVersion, go: &std::result::Result<Go, String>) -> Vec<Found> {
-    NAMES.iter().map(|name| find(name, version, go)).collect()
+/// The same with what real nodes need in addition, and their images.
+///
+/// # Errors
+/// As [`prepare`], or an image that cannot be built.
+pub fn prepare_nodes(version: KubernetesVersion, progress: impl Fn(&str) + Sync) -> Result<()> {
+    Programs::provide(version, true, &progress).map(|_| ())
+}
+
+fn survey_with(
+    names: &[&'static str],
+    version: KubernetesVersion,
+    go: &std::result::Result<Go, String>,
+) -> Vec<Found> {
+    names.iter().map(|name| find(name, version, go)).collect()
 }
 
 fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
-    if TOOLS.programs.iter().any(|(n, _)| *n == name) {
-        &TOOLS
-    } else {
-        version.modules
-    }
+    [&TOOLS, &CONTAINERD, &DNS, &GVISOR, version.node_modules]
+        .into_iter()
+        .find(|set| set.programs.iter().any(|(n, _)| *n == name))
+        .unwrap_or(version.modules)
 }
 
 fn find(
@@ -155,7 +215,8 @@ fn find(
         .into_iter()
         .map(|d| (Origin::Assets, d))
         .chain(std::env::split_paths(&path_dirs).map(|d| (Origin::Path, d)));
-    for (origin, dir) in places {
+    let only_built = NODE_NAMES.contains(&name) && !name.starts_with("kube");
+    for (origin, dir) in places.filter(|_| !only_built) {
         let path = dir.join(name);
         if !path.is_file() {
             continue;
@@ -271,27 +332,10 @@ fn stages(go: &std::result::Result<Go, String>, progress: Progress<'_>) -> Resul
 }
 
 fn copy_stages(module: &Path, target: &Path) -> Result<()> {
-    let output = gobuild::go_command(module)
-        .args(["mod", "download", "-json", "sigs.k8s.io/kwok"])
-        .output()
-        .map_err(|source| TestbedError::Spawn {
-            program: "go".into(),
-            source,
-        })?;
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let Some(dir) = answer["Dir"].as_str() else {
-        return Err(TestbedError::Build {
-            what: "stage files of kwok".to_owned(),
-            status: crate::supervise::describe(output.status),
-            tail: answer["Error"].as_str().map_or_else(
-                || String::from_utf8_lossy(&output.stderr).into_owned(),
-                str::to_owned,
-            ),
-        });
-    };
+    let dir = gobuild::module_dir(module, "sigs.k8s.io/kwok")?;
     let mut text = String::new();
     for file in KWOK_STAGES {
-        let path = Path::new(dir).join(file);
+        let path = dir.join(file);
         let part = fs::read_to_string(&path).map_err(TestbedError::io(&path))?;
         text.push_str(part.trim_end());
         text.push_str("\n---\n");

@@ -169,6 +169,7 @@ pub(crate) fn living_names() -> Result<Vec<String>> {
     let root = root()?;
     let _guard = root_lock(&root)?;
     sweep(&root)?;
+    crate::node::net::sweep();
     let mut names: Vec<_> = fs::read_dir(&root)
         .map_err(TestbedError::io(&root))?
         .flatten()

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::error::{Result, TestbedError};
+use crate::node::net::Net;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -191,36 +192,76 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Removes a folder when this value is dropped or its process dies, however it dies.
+/// Removes the state folder, and the bridge and cgroups of real nodes, when this value is dropped or its process dies,
+/// however it dies.
 #[derive(Debug)]
 pub(crate) struct Janitor {
     shell: Child,
     dir: PathBuf,
 }
 
-/// Retries because a program that was just killed may still be writing while its folder is removed.
-const JANITOR: &str = r#"trap '' INT TERM HUP; cat >/dev/null; n=0; until rm -rf -- "$1" 2>/dev/null || [ "$n" -ge 100 ]; do n=$((n+1)); sleep 0.1; done"#;
+/// Arguments: folder, bridge and begin of the cgroups' names; each may be empty. Retries because programs that were just
+/// killed may still be writing, and are in their cgroups until the kernel has ended them.
+const JANITOR: &str = r#"trap '' INT TERM HUP
+cat >/dev/null
+left() {
+    status=1
+    if [ -n "$1" ]; then rm -rf -- "$1" || status=0; fi
+    if [ -n "$2" ] && [ -e "/sys/class/net/$2" ]; then ip link delete "$2" || status=0; fi
+    if [ -n "$3" ]; then
+        for group in /sys/fs/cgroup/"$3"-* /sys/fs/cgroup/*/"$3"-*; do
+            if [ -d "$group" ]; then
+                find "$group" -depth -type d -exec rmdir {} \;
+                if [ -d "$group" ]; then status=0; fi
+            fi
+        done
+    fi
+    return $status
+}
+n=0
+while left "$@" >/dev/null 2>&1 && [ "$n" -lt 100 ]; do n=$((n+1)); sleep 0.1; done"#;
 
 impl Janitor {
-    pub(crate) fn watch(dir: &Path) -> Result<Self> {
-        let shell = Command::new("/bin/sh")
-            .args(["-c", JANITOR, "karat-testbed-janitor"])
-            .arg(dir)
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|source| TestbedError::Spawn {
-                program: "/bin/sh".into(),
-                source,
-            })?;
+    pub(crate) fn watch(dir: &Path, net: Option<&Net>) -> Result<Self> {
+        let shell = shell(Some(dir), net, Stdio::piped())?;
         Ok(Self {
             shell,
             dir: dir.to_owned(),
         })
     }
+}
+
+/// Does a janitor's work now. What cannot be removed stays for the next one.
+pub(crate) fn clean(dir: Option<&Path>, net: Option<&Net>) {
+    if let Ok(mut shell) = shell(dir, net, Stdio::null()) {
+        let _ = shell.wait();
+    }
+}
+
+fn shell(dir: Option<&Path>, net: Option<&Net>, input: Stdio) -> Result<Child> {
+    // Its standard output is the claim of the networks: they are not free before it has ended.
+    let claim: Stdio = match net {
+        Some(net) => net.share()?.into(),
+        None => Stdio::null(),
+    };
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin:/usr/bin:/bin");
+    Command::new("/bin/sh")
+        .args(["-c", JANITOR, "karat-testbed-janitor"])
+        .arg(dir.unwrap_or(Path::new("")))
+        .arg(net.map(Net::bridge).unwrap_or_default())
+        .arg(net.map(Net::cgroup).unwrap_or_default())
+        .env("PATH", path)
+        .current_dir("/")
+        .stdin(input)
+        .stdout(claim)
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|source| TestbedError::Spawn {
+            program: "/bin/sh".into(),
+            source,
+        })
 }
 
 impl Drop for Janitor {
@@ -294,7 +335,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         fs::create_dir_all(path.join("a/b")).unwrap();
-        let janitor = Janitor::watch(&path).unwrap();
+        let janitor = Janitor::watch(&path, None).unwrap();
         assert!(path.exists());
         drop(janitor);
         assert!(!path.exists());

@@ -13,6 +13,8 @@ pub struct KubernetesVersion {
     /// Patch number.
     pub patch: u16,
     pub(crate) modules: &'static ModuleSet,
+    /// The programs of a node, which the control plane does without.
+    pub(crate) node_modules: &'static ModuleSet,
 }
 
 impl KubernetesVersion {
@@ -23,6 +25,7 @@ impl KubernetesVersion {
             minor: 37,
             patch: 0,
             modules: &K137,
+            node_modules: &K137_NODE,
         }
     }
 
@@ -55,15 +58,35 @@ pub(crate) struct ModuleSet {
     pub(crate) ldflags: &'static str,
     /// File name and package, in the order in which they are built.
     pub(crate) programs: &'static [(&'static str, &'static str)],
+    /// Go files of our own that are part of the module: path and text.
+    pub(crate) sources: &'static [(&'static str, &'static str)],
+    /// Files of other modules that are needed with a change.
+    pub(crate) patches: &'static [Patch],
 }
+
+/// A file that is copied out of the module cache and changed when a group is built. Nothing of it is in the repository.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Patch {
+    /// Path of the module that has it.
+    pub(crate) module: &'static str,
+    /// The file below that module.
+    pub(crate) from: &'static str,
+    /// Where the changed copy goes in the module that is built.
+    pub(crate) to: &'static str,
+    /// What is replaced by what; each must occur exactly once.
+    pub(crate) edits: &'static [(&'static str, &'static str)],
+}
+
+/// What Kubernetes 1.37.0 says of itself.
+const K137_LDFLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.0 -X k8s.io/component-base/version.gitMajor=1 \
+              -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean \
+              -X k8s.io/component-base/version.gitCommit=0000000";
 
 pub(crate) static K137: ModuleSet = ModuleSet {
     name: "k137",
     go_mod: include_str!("../gomods/k137/go.mod"),
     go_sum: include_str!("../gomods/k137/go.sum"),
-    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.0 -X k8s.io/component-base/version.gitMajor=1 \
-              -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean \
-              -X k8s.io/component-base/version.gitCommit=0000000",
+    ldflags: K137_LDFLAGS,
     programs: &[
         ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
         (
@@ -72,6 +95,22 @@ pub(crate) static K137: ModuleSet = ModuleSet {
         ),
         ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     ],
+    sources: &[],
+    patches: &[],
+};
+
+/// The same module, so that what both groups compile is compiled once.
+pub(crate) static K137_NODE: ModuleSet = ModuleSet {
+    name: "k137-node",
+    go_mod: K137.go_mod,
+    go_sum: K137.go_sum,
+    ldflags: K137_LDFLAGS,
+    programs: &[
+        ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+        ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    ],
+    sources: &[],
+    patches: &[],
 };
 
 pub(crate) static TOOLS: ModuleSet = ModuleSet {
@@ -83,6 +122,67 @@ pub(crate) static TOOLS: ModuleSet = ModuleSet {
         ("etcd", "go.etcd.io/etcd/server/v3"),
         ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     ],
+    sources: &[],
+    patches: &[],
+};
+
+pub(crate) static CONTAINERD: ModuleSet = ModuleSet {
+    name: "containerd",
+    go_mod: include_str!("../gomods/containerd/go.mod"),
+    go_sum: include_str!("../gomods/containerd/go.sum"),
+    // Without it nodes report containerd://unknown.
+    ldflags: "-s -w -X github.com/containerd/containerd/v2/version.Version=v2.4.2",
+    programs: &[
+        (
+            "containerd",
+            "github.com/containerd/containerd/v2/cmd/containerd",
+        ),
+        (
+            "containerd-shim-runc-v2",
+            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+        ),
+        ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+    ],
+    sources: &[],
+    patches: &[],
+};
+
+pub(crate) static DNS: ModuleSet = ModuleSet {
+    name: "dns",
+    go_mod: include_str!("../gomods/dns/go.mod"),
+    go_sum: include_str!("../gomods/dns/go.sum"),
+    ldflags: "-s -w",
+    programs: &[("coredns", "./coredns")],
+    sources: &[(
+        "coredns/main.go",
+        include_str!("../gomods/dns/coredns/main.go"),
+    )],
+    patches: &[],
+};
+
+pub(crate) static GVISOR: ModuleSet = ModuleSet {
+    name: "gvisor",
+    go_mod: include_str!("../gomods/gvisor/go.mod"),
+    go_sum: include_str!("../gomods/gvisor/go.sum"),
+    ldflags: "-s -w",
+    programs: &[
+        ("runsc", "gvisor.dev/gvisor/runsc"),
+        ("containerd-shim-runsc-v1", "./shim"),
+    ],
+    sources: &[(
+        "shim/main.go",
+        include_str!("../gomods/gvisor/shim/main.go"),
+    )],
+    // Root without CAP_SYS_RESOURCE may not lower a score, and the shim takes that for fatal.
+    patches: &[Patch {
+        module: "gvisor.dev/gvisor",
+        from: "pkg/shim/v1/manager.go",
+        to: "shim/manager.go",
+        edits: &[
+            ("package v1\n", "package main\n"),
+            ("oomScoreMax = -999\n", "oomScoreMax = 0\n"),
+        ],
+    }],
 };
 
 #[cfg(test)]
@@ -111,13 +211,21 @@ mod tests {
 
     #[test]
     fn every_program_is_a_tool_of_its_module() {
-        for set in [&K137, &TOOLS] {
+        for set in [&K137, &K137_NODE, &TOOLS, &CONTAINERD, &DNS, &GVISOR] {
             for (name, package) in set.programs {
+                let own = package.strip_prefix("./").is_some_and(|folder| {
+                    set.sources
+                        .iter()
+                        .any(|(path, _)| path.starts_with(&format!("{folder}/")))
+                });
                 assert!(
-                    set.go_mod.contains(package),
+                    own || set.go_mod.contains(package),
                     "{name} is missing from the tools of {}",
                     set.name
                 );
+            }
+            for patch in set.patches {
+                assert!(set.go_mod.contains(patch.module), "{}", patch.module);
             }
         }
     }

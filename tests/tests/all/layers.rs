@@ -59,6 +59,12 @@ const ARROWS: &[Arrow] = &[
         uses: &[],
         dev: &[],
     },
+    // Runs in other people's clusters, and is nothing but itself.
+    Arrow {
+        package: "karat-tool",
+        uses: &[],
+        dev: &[],
+    },
     Arrow {
         package: "karat-testbed",
         uses: &[],

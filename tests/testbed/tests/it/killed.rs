@@ -10,7 +10,7 @@ use karat_testbed::named;
 use crate::control_plane::alive;
 
 /// Polls a fact that the kernel makes true soon.
-fn soon(what: &str, fact: impl Fn() -> bool) {
+pub(crate) fn soon(what: &str, fact: impl Fn() -> bool) {
     let began = Instant::now();
     while !fact() {
         assert!(began.elapsed() < Duration::from_secs(20), "{what}");
