@@ -35,7 +35,7 @@ pub(crate) const TAIL_LINES: usize = 12;
 /// Starts that lose the race for a port are repeated this often.
 const PORT_ATTEMPTS: usize = 4;
 
-/// A real Kubernetes control plane on loopback. Dropping it kills its programs and removes its files.
+/// A real Kubernetes control plane, and real nodes if it was told to have some. Dropping it kills its programs and removes its files.
 ///
 /// Nothing in it belongs to an async runtime, so one value may serve many `#[tokio::test]` functions; clients do
 /// belong to one, so each test asks for its own.

@@ -200,26 +200,42 @@ pub(crate) struct Janitor {
     dir: PathBuf,
 }
 
-/// Arguments: folder, bridge and begin of the cgroups' names; each may be empty. Retries because programs that were just
-/// killed may still be writing, and are in their cgroups until the kernel has ended them.
+/// Arguments: folder, bridge, and how the names of cgroups and of links to the nodes begin; each may be empty.
+///
+/// The order matters. First the cgroups, which cannot go before the last process in them: only then have the node's
+/// connections been closed by both ends. Links that were cut earlier would leave connections that the kernel keeps open for
+/// minutes, and the node's network with them. The folder goes last, because who waits for the end of a laboratory waits
+/// for that.
 const JANITOR: &str = r#"trap '' INT TERM HUP
 cat >/dev/null
-left() {
-    status=1
-    if [ -n "$1" ]; then rm -rf -- "$1" || status=0; fi
-    if [ -n "$2" ] && [ -e "/sys/class/net/$2" ]; then ip link delete "$2" || status=0; fi
-    if [ -n "$3" ]; then
-        for group in /sys/fs/cgroup/"$3"-* /sys/fs/cgroup/*/"$3"-*; do
-            if [ -d "$group" ]; then
-                find "$group" -depth -type d -exec rmdir {} \;
-                if [ -d "$group" ]; then status=0; fi
-            fi
-        done
-    fi
-    return $status
+exec 2>/dev/null
+again() {
+    tries=$1
+    shift
+    while [ "$tries" -gt 0 ] && "$@"; do tries=$((tries-1)); sleep 0.1; done
 }
-n=0
-while left "$@" >/dev/null 2>&1 && [ "$n" -lt 100 ]; do n=$((n+1)); sleep 0.1; done"#;
+groups() {
+    for group in /sys/fs/cgroup/"$1"* /sys/fs/cgroup/*/"$1"*; do
+        if [ -d "$group" ]; then find "$group" -depth -type d -exec rmdir {} \; ; fi
+        if [ -d "$group" ]; then return 0; fi
+    done
+    return 1
+}
+links() {
+    for link in /sys/class/net/"$1"*; do
+        if [ -e "$link" ]; then return 0; fi
+    done
+    return 1
+}
+folder() { ! rm -rf -- "$1"; }
+if [ -n "$2" ]; then
+    again 100 groups "$3"
+    again 20 links "$4"
+    for link in /sys/class/net/"$4"* "/sys/class/net/$2"; do
+        if [ -e "$link" ]; then ip link delete "${link##*/}"; fi
+    done
+fi
+if [ -n "$1" ]; then again 100 folder "$1"; fi"#;
 
 impl Janitor {
     pub(crate) fn watch(dir: &Path, net: Option<&Net>) -> Result<Self> {
@@ -250,7 +266,8 @@ fn shell(dir: Option<&Path>, net: Option<&Net>, input: Stdio) -> Result<Child> {
         .args(["-c", JANITOR, "karat-testbed-janitor"])
         .arg(dir.unwrap_or(Path::new("")))
         .arg(net.map(Net::bridge).unwrap_or_default())
-        .arg(net.map(Net::cgroup).unwrap_or_default())
+        .arg(net.map(Net::cgroups).unwrap_or_default())
+        .arg(net.map(Net::links).unwrap_or_default())
         .env("PATH", path)
         .current_dir("/")
         .stdin(input)

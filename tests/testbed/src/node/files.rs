@@ -56,7 +56,7 @@ impl Plan<'_> {
     }
 
     fn cgroup(&self) -> String {
-        format!("{}-{}", self.net.cgroup(), self.index)
+        format!("{}{}", self.net.cgroups(), self.index)
     }
 
     fn init(&self) -> String {

@@ -63,9 +63,14 @@ impl Net {
         format!("{BRIDGE}{}", self.number)
     }
 
-    /// Begin of the names of the nodes' cgroups; `-` and the node's index follow.
-    pub(crate) fn cgroup(&self) -> String {
-        format!("{CGROUP}{}", self.number)
+    /// Begin of the names of the nodes' cgroups; the node's index follows.
+    pub(crate) fn cgroups(&self) -> String {
+        format!("{CGROUP}{}-", self.number)
+    }
+
+    /// Begin of the names of the host's ends of the links to the nodes; the node's index follows.
+    pub(crate) fn links(&self) -> String {
+        format!("{LINK}{}-", self.number)
     }
 
     /// The host's address, on which the API server listens.
@@ -123,7 +128,7 @@ impl Net {
 
     /// Connects the network namespace of a process as node `index`. The kernel undoes it when the namespace ends.
     pub(crate) fn attach(&self, index: u8, pid: u32) -> Result<()> {
-        let link = format!("kv{}-{index}", self.number);
+        let link = format!("{}{index}", self.links());
         let mut batch = format!(
             "link add {link} type veth peer name eth0 netns {pid}\nlink set {link} master {bridge}\nlink set {link} up\nroute add {pods} via {node} dev {bridge}\n",
             bridge = self.bridge(),
@@ -160,6 +165,7 @@ impl Net {
 }
 
 const BRIDGE: &str = "ktb";
+const LINK: &str = "kv";
 const CGROUP: &str = "karat-tb";
 
 fn hold(number: u8) -> Option<UnixListener> {
@@ -168,11 +174,14 @@ fn hold(number: u8) -> Option<UnixListener> {
     UnixListener::bind_addr(&address).ok()
 }
 
-/// Removes bridges and cgroups that belong to nobody: owner and janitor of their laboratory were both killed.
+/// Removes bridges, links and cgroups that belong to nobody: owner and janitor of their laboratory were both killed.
 pub(crate) fn sweep() {
     let mut numbers: Vec<u8> = names("/sys/class/net")
         .iter()
-        .filter_map(|name| name.strip_prefix(BRIDGE)?.parse().ok())
+        .filter_map(|name| {
+            let link = || name.strip_prefix(LINK)?.split_once('-').map(|(n, _)| n);
+            name.strip_prefix(BRIDGE).or_else(link)?.parse().ok()
+        })
         .collect();
     let hierarchies = names("/sys/fs/cgroup");
     let below = hierarchies
@@ -273,7 +282,7 @@ mod tests {
     #[test]
     fn names_of_interfaces_fit_the_kernel() {
         assert!(net(NUMBERS - 2).bridge().len() < 16);
-        assert!(format!("kv{}-7", NUMBERS - 1).len() < 16);
+        assert!(format!("{}7", net(NUMBERS - 1).links()).len() < 16);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use karat_testbed::{Component, ControlPlane, DraApi, can_run_nodes, images, not_run};
@@ -115,13 +116,19 @@ fn traces(state: &Path, number: u8) -> Vec<String> {
 }
 
 fn nothing_left(state: &Path, number: u8) {
-    soon("something is left", || {
+    let began = Instant::now();
+    loop {
         let left = traces(state, number);
-        if !left.is_empty() {
-            eprintln!("left: {}", left.join(", "));
+        if left.is_empty() {
+            return;
         }
-        left.is_empty()
-    });
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "left: {}",
+            left.join(", ")
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: pods, labels: {pod-security.kubernetes.io/enforce: restricted}}\n";
@@ -249,7 +256,7 @@ async fn pods_run_and_after_kill_9_of_the_first_process_nothing_is_left() {
     })
     .await
     .unwrap();
-    let asked = log_of(&lab, "asker", "from-a-pod").await;
+    let asked = log_of(&lab, "asker", "\"path\":\"/from-a-pod\"").await;
     assert!(asked.contains("\"pod\":\"echo\""), "{asked}");
     // Nothing is pulled: an image that is not ours is refused, and quickly.
     let pods: Api<Pod> = Api::namespaced(client, "pods");
@@ -351,7 +358,7 @@ async fn two_nodes_reach_each_others_pods_and_one_can_fail() {
         &format!("{}  restartPolicy: OnFailure\n", on(0)),
     );
     lab.apply_yaml("near", &near).await.unwrap();
-    let answer = log_of(&lab, "near", "over-there").await;
+    let answer = log_of(&lab, "near", "\"path\":\"/over-there\"").await;
     assert!(answer.contains("\"pod\":\"far\""), "{answer}");
 
     lab.kill_node(1).unwrap();
