@@ -12,6 +12,9 @@ use kube::api::LogParams;
 use crate::control_plane::alive;
 use crate::killed::soon;
 
+/// Why a step of a test could not be done.
+type Trouble = Box<dyn std::error::Error>;
+
 /// True if this machine cannot run real nodes, which is then said by the test's name.
 fn skipped(test: &str) -> bool {
     match can_run_nodes().and_then(|()| images::ensure_target().map_err(|e| e.to_string())) {
@@ -154,8 +157,8 @@ spec:
     )
 }
 
-async fn running_pod(lab: &ControlPlane, name: &str) -> Pod {
-    let pods: Api<Pod> = Api::namespaced(lab.client().await.unwrap(), "pods");
+async fn running_pod(lab: &ControlPlane, name: &str) -> Result<Pod, Trouble> {
+    let pods: Api<Pod> = Api::namespaced(lab.client().await?, "pods");
     lab.wait_until(&format!("pod {name} runs"), async || {
         let pod = pods.get(name).await.map_err(|e| e.to_string())?;
         let status = pod.status.unwrap_or_default();
@@ -171,13 +174,12 @@ async fn running_pod(lab: &ControlPlane, name: &str) -> Pod {
             )),
         }
     })
-    .await
-    .unwrap();
-    pods.get(name).await.unwrap()
+    .await?;
+    Ok(pods.get(name).await?)
 }
 
-async fn log_of(lab: &ControlPlane, name: &str, text: &str) -> String {
-    let pods: Api<Pod> = Api::namespaced(lab.client().await.unwrap(), "pods");
+async fn log_of(lab: &ControlPlane, name: &str, text: &str) -> Result<String, Trouble> {
+    let pods: Api<Pod> = Api::namespaced(lab.client().await?, "pods");
     lab.wait_until(&format!("pod {name} has written {text:?}"), async || {
         let log = pods
             .logs(name, &LogParams::default())
@@ -185,9 +187,8 @@ async fn log_of(lab: &ControlPlane, name: &str, text: &str) -> String {
             .map_err(|e| e.to_string())?;
         if log.contains(text) { Ok(()) } else { Err(log) }
     })
-    .await
-    .unwrap();
-    pods.logs(name, &LogParams::default()).await.unwrap()
+    .await?;
+    Ok(pods.logs(name, &LogParams::default()).await?)
 }
 
 #[tokio::test]
@@ -234,9 +235,10 @@ async fn pods_run_and_after_kill_9_of_the_first_process_nothing_is_left() {
     assert!(
         log_of(&lab, "talker", "hello 2")
             .await
+            .unwrap()
             .starts_with("hello 1\n")
     );
-    running_pod(&lab, "echo").await;
+    running_pod(&lab, "echo").await.unwrap();
     // Through the API server to the pod, and from pod to pod by a name that the node's DNS knows.
     lab.wait_until("the Service answers", async || {
         let request =
@@ -256,7 +258,9 @@ async fn pods_run_and_after_kill_9_of_the_first_process_nothing_is_left() {
     })
     .await
     .unwrap();
-    let asked = log_of(&lab, "asker", "\"path\":\"/from-a-pod\"").await;
+    let asked = log_of(&lab, "asker", "\"path\":\"/from-a-pod\"")
+        .await
+        .unwrap();
     assert!(asked.contains("\"pod\":\"echo\""), "{asked}");
     // Nothing is pulled: an image that is not ours is refused, and quickly.
     let pods: Api<Pod> = Api::namespaced(client, "pods");
@@ -318,8 +322,8 @@ async fn a_pod_in_gvisor_sees_another_kernel() {
     ]
     .join("---\n");
     lab.apply_yaml("pods", &yaml).await.unwrap();
-    let plain = log_of(&lab, "plain", "Linux version").await;
-    let sandboxed = log_of(&lab, "sandboxed", "Linux version").await;
+    let plain = log_of(&lab, "plain", "Linux version").await.unwrap();
+    let sandboxed = log_of(&lab, "sandboxed", "Linux version").await.unwrap();
     assert_eq!(plain, std::fs::read_to_string("/proc/version").unwrap());
     assert_ne!(plain, sandboxed);
     let (number, state) = (number(&lab.url()), lab.state_dir().to_owned());
@@ -349,7 +353,7 @@ async fn two_nodes_reach_each_others_pods_and_one_can_fail() {
     ]
     .join("---\n");
     lab.apply_yaml("pods", &yaml).await.unwrap();
-    let far = running_pod(&lab, "far").await;
+    let far = running_pod(&lab, "far").await.unwrap();
     let address = far.status.unwrap().pod_ip.unwrap();
     let near = pod(
         "near",
@@ -358,7 +362,9 @@ async fn two_nodes_reach_each_others_pods_and_one_can_fail() {
         &format!("{}  restartPolicy: OnFailure\n", on(0)),
     );
     lab.apply_yaml("near", &near).await.unwrap();
-    let answer = log_of(&lab, "near", "\"path\":\"/over-there\"").await;
+    let answer = log_of(&lab, "near", "\"path\":\"/over-there\"")
+        .await
+        .unwrap();
     assert!(answer.contains("\"pod\":\"far\""), "{answer}");
 
     lab.kill_node(1).unwrap();
@@ -389,27 +395,20 @@ async fn two_nodes_reach_each_others_pods_and_one_can_fail() {
 }
 
 /// Starts a laboratory in a process of its own and reads what it says.
-fn hold() -> (Child, PathBuf, u8, Vec<u32>) {
+fn hold() -> Result<(Child, PathBuf, u8, Vec<u32>), Trouble> {
     use std::io::BufRead as _;
     let mut owner = Command::new(env!("CARGO_BIN_EXE_testbed-hold"))
         .arg("--real-node")
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn()?;
     let mut line = String::new();
-    std::io::BufReader::new(owner.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let pids = said["pids"].as_array().unwrap();
-    (
-        owner,
-        said["state"].as_str().unwrap().into(),
-        number(said["url"].as_str().unwrap()),
-        pids.iter()
-            .map(|p| p.as_u64().unwrap().try_into().unwrap())
-            .collect(),
-    )
+    let output = owner.stdout.take().ok_or("no standard output")?;
+    std::io::BufReader::new(output).read_line(&mut line)?;
+    let said: serde_json::Value = serde_json::from_str(&line)?;
+    let text = |name: &str| said[name].as_str().ok_or(format!("{line} has no {name}"));
+    let pids = said["pids"].as_array().into_iter().flatten();
+    let pids = pids.filter_map(|p| p.as_u64()?.try_into().ok()).collect();
+    Ok((owner, text("state")?.into(), number(text("url")?), pids))
 }
 
 #[test]
@@ -417,7 +416,7 @@ fn kill_9_of_the_owner_leaves_nothing_of_its_node() {
     if skipped("kill_9_of_the_owner_leaves_nothing_of_its_node") {
         return;
     }
-    let (mut owner, state, number, pids) = hold();
+    let (mut owner, state, number, pids) = hold().unwrap();
     assert_eq!(pids.len(), 6);
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -430,7 +429,7 @@ fn what_no_janitor_could_remove_is_removed_by_whoever_comes_next() {
     if skipped("what_no_janitor_could_remove_is_removed_by_whoever_comes_next") {
         return;
     }
-    let (mut owner, state, number, pids) = hold();
+    let (mut owner, state, number, pids) = hold().unwrap();
     // First the janitor, which is the only child of the owner that is a shell.
     let children = std::fs::read_dir(format!("/proc/{}/task", owner.id()))
         .unwrap()
@@ -483,9 +482,6 @@ fn processes_below(cgroup: &Path) -> usize {
 }
 
 fn kill(pid: u32) {
-    let status = Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let status = Command::new("kill").args(["-9", &pid.to_string()]).status();
+    assert!(status.is_ok_and(|s| s.success()), "kill -9 {pid}");
 }
