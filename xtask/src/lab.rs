@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use karat_testbed::{
-    ControlPlane, ControlPlaneBuilder, DraApi, Found, Go, KubernetesVersion, Origin, can_run_nodes,
-    named, node_needs, survey, survey_nodes,
+    AddOn, ControlPlane, ControlPlaneBuilder, DraApi, Found, Go, KubernetesVersion, Origin,
+    can_run_nodes, named, node_needs, survey, survey_nodes,
 };
 
 use crate::say::{data, say};
@@ -58,6 +58,13 @@ enum Lab {
     Node,
 }
 
+fn add_on(text: &str) -> Result<AddOn, String> {
+    AddOn::ALL
+        .into_iter()
+        .find(|a| a.name() == text)
+        .ok_or_else(|| format!("known are: {}", AddOn::ALL.map(AddOn::name).join(", ")))
+}
+
 #[derive(Args)]
 pub(crate) struct UpArgs {
     #[command(flatten)]
@@ -68,6 +75,9 @@ pub(crate) struct UpArgs {
     /// How many real nodes, with `--lab node`
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     real_nodes: u8,
+    /// Program beside the real nodes, with `--lab node`: dra-driver; repeatable
+    #[arg(long = "with", value_name = "NAME", value_parser = add_on)]
+    with: Vec<AddOn>,
     /// Served versions of resource.k8s.io
     #[arg(long, value_enum, default_value = "stable")]
     dra: Dra,
@@ -124,6 +134,9 @@ impl UpArgs {
         if self.lab == Lab::Node {
             builder = builder.real_nodes(self.real_nodes);
         }
+        for add_on in &self.with {
+            builder = builder.with(*add_on);
+        }
         builder
     }
 
@@ -139,6 +152,7 @@ impl UpArgs {
             args.push("--lab=node".into());
             args.push(format!("--real-nodes={}", self.real_nodes));
         }
+        args.extend(self.with.iter().map(|a| format!("--with={}", a.name())));
         if self.audit {
             args.push("--audit".into());
         }
@@ -513,6 +527,8 @@ mod tests {
             "node",
             "--real-nodes",
             "2",
+            "--with",
+            "dra-driver",
             "--feature-gate",
             "G=true",
             "--runtime-config",
@@ -521,7 +537,7 @@ mod tests {
         let first = Only::try_parse_from(words).unwrap().up.to_args();
         let again = std::iter::once("x".to_owned()).chain(first.iter().cloned());
         assert_eq!(Only::try_parse_from(again).unwrap().up.to_args(), first);
-        assert_eq!(first.len(), 7);
+        assert_eq!(first.len(), 8);
         let plain = Only::try_parse_from(["x"]).unwrap().up.to_args();
         assert!(!plain.iter().any(|a| a.contains("node")), "{plain:?}");
         assert!(Only::try_parse_from(["x", "--real-nodes", "9"]).is_err());

@@ -1,12 +1,12 @@
 //! What a laboratory shall look like, and the builder that says it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
-use crate::node::RuntimeHandler;
+use crate::node::{AddOn, RuntimeHandler};
 use crate::version::KubernetesVersion;
 
 /// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) issuer: Option<String>,
     pub(crate) real_nodes: u8,
     pub(crate) handlers: BTreeMap<String, RuntimeHandler>,
+    pub(crate) add_ons: BTreeSet<AddOn>,
 }
 
 impl Default for Config {
@@ -58,6 +59,7 @@ impl Default for Config {
                 ("gvisor".to_owned(), RuntimeHandler::Gvisor),
             ]
             .into(),
+            add_ons: BTreeSet::new(),
         }
     }
 }
@@ -181,6 +183,13 @@ impl ControlPlaneBuilder {
     #[must_use]
     pub fn real_nodes(mut self, count: u8) -> Self {
         self.config.real_nodes = count;
+        self
+    }
+
+    /// Adds a program beside the real nodes.
+    #[must_use]
+    pub fn with(mut self, add_on: AddOn) -> Self {
+        self.config.add_ons.insert(add_on);
         self
     }
 

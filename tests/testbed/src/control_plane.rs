@@ -22,7 +22,7 @@ use crate::node::needs::can_run_nodes;
 use crate::node::net::Net;
 use crate::node::{MOST, RealNode};
 use crate::pki::{Pki, write_private};
-use crate::programs::Programs;
+use crate::programs::{NODE_NAMES, Programs};
 use crate::state::{StateDir, tail};
 use crate::supervise::{Fate, Janitor, Launch, Supervisor, describe};
 
@@ -64,10 +64,14 @@ impl ControlPlane {
 
     pub(crate) async fn start(builder: ControlPlaneBuilder) -> Result<Self> {
         let version = builder.config.version;
-        let nodes = builder.config.real_nodes;
         check_nodes_possible(&builder.config)?;
+        let mut extra: Vec<&'static str> = Vec::new();
+        if builder.config.real_nodes > 0 {
+            extra.extend(NODE_NAMES);
+            extra.extend(builder.config.add_ons.iter().map(|a| a.name()));
+        }
         let programs = tokio::task::spawn_blocking(move || {
-            Programs::provide(version, nodes > 0, &gobuild::to_stderr)
+            Programs::provide(version, &extra, &gobuild::to_stderr)
         })
         .await
         .map_err(|_| TestbedError::Stopped)??;
@@ -479,14 +483,20 @@ impl ControlPlane {
 
 /// Refuses a laboratory with real nodes that this machine, or this configuration, cannot have.
 fn check_nodes_possible(config: &Config) -> Result<()> {
-    if config.real_nodes == 0 {
-        return Ok(());
-    }
     let refused = |cause: String, hint: &str| TestbedError::CannotRun {
         what: "real nodes".into(),
         cause,
         hint: hint.into(),
     };
+    if config.real_nodes == 0 {
+        return match config.add_ons.first() {
+            None => Ok(()),
+            Some(add_on) => Err(refused(
+                format!("none asked for, and {} serves them", add_on.name()),
+                "ask for one",
+            )),
+        };
+    }
     if config.real_nodes > MOST {
         return Err(refused(
             format!("{} asked for", config.real_nodes),

@@ -12,7 +12,8 @@ use std::process::Command;
 
 use crate::error::{Result, TestbedError};
 use crate::gobuild::{self, Go, Progress};
-use crate::version::{CONTAINERD, DNS, GVISOR, KubernetesVersion, ModuleSet, TOOLS};
+use crate::node::AddOn;
+use crate::version::{CONTAINERD, DNS, DRA_DRIVER, GVISOR, KubernetesVersion, ModuleSet, TOOLS};
 
 /// The stage files that make kwok act like a kubelet; plain kwok has none. Paths below kwok's module folder.
 const KWOK_STAGES: [&str; 5] = [
@@ -110,19 +111,17 @@ impl Programs {
         dirs.join(":")
     }
 
-    /// Finds or builds everything. Blocks, for minutes when it has to build.
+    /// Finds or builds the control plane and `extra`, the programs of real nodes if there are to be any. Blocks, for minutes when it has to build.
     pub(crate) fn provide(
         version: KubernetesVersion,
-        nodes: bool,
+        extra: &[&'static str],
         progress: Progress<'_>,
     ) -> Result<Self> {
         let go = Go::find();
         let mut paths = BTreeMap::new();
         let mut wanted: Vec<&'static ModuleSet> = Vec::new();
         let mut all = survey_with(&NAMES, version, &go);
-        if nodes {
-            all.extend(survey_with(&NODE_NAMES, version, &go));
-        }
+        all.extend(survey_with(extra, version, &go));
         for found in all {
             if found.origin == Origin::Build {
                 let set = set_of(found.name, version);
@@ -147,10 +146,10 @@ impl Programs {
             }
         }
         let kwok_stages = stages(&go, progress)?;
-        let images = if nodes {
-            Some(crate::images::provide(progress)?.archive)
-        } else {
+        let images = if extra.is_empty() {
             None
+        } else {
+            Some(crate::images::provide(progress)?.archive)
         };
         Ok(Self {
             paths,
@@ -169,7 +168,15 @@ pub fn survey(version: KubernetesVersion) -> Vec<Found> {
 /// The same for what real nodes need in addition.
 #[must_use]
 pub fn survey_nodes(version: KubernetesVersion) -> Vec<Found> {
-    survey_with(&NODE_NAMES, version, &Go::find())
+    survey_with(&node_names(), version, &Go::find())
+}
+
+/// What real nodes and everything that can be asked for beside them run.
+fn node_names() -> Vec<&'static str> {
+    NODE_NAMES
+        .into_iter()
+        .chain(AddOn::ALL.map(AddOn::name))
+        .collect()
 }
 
 /// Builds or finds all programs now, so that a later start is quick.
@@ -177,7 +184,7 @@ pub fn survey_nodes(version: KubernetesVersion) -> Vec<Found> {
 /// # Errors
 /// A program that is neither there nor buildable, with what to do.
 pub fn prepare(version: KubernetesVersion, progress: impl Fn(&str) + Sync) -> Result<()> {
-    Programs::provide(version, false, &progress).map(|_| ())
+    Programs::provide(version, &[], &progress).map(|_| ())
 }
 
 /// The same with what real nodes need in addition, and their images.
@@ -185,7 +192,7 @@ pub fn prepare(version: KubernetesVersion, progress: impl Fn(&str) + Sync) -> Re
 /// # Errors
 /// As [`prepare`], or an image that cannot be built.
 pub fn prepare_nodes(version: KubernetesVersion, progress: impl Fn(&str) + Sync) -> Result<()> {
-    Programs::provide(version, true, &progress).map(|_| ())
+    Programs::provide(version, &node_names(), &progress).map(|_| ())
 }
 
 fn survey_with(
@@ -197,8 +204,9 @@ fn survey_with(
 }
 
 fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
-    [&TOOLS, &CONTAINERD, &DNS, &GVISOR, version.node_modules]
-        .into_iter()
+    let sets = [&TOOLS, &CONTAINERD, &DNS, &GVISOR, &DRA_DRIVER];
+    sets.into_iter()
+        .chain([version.node_modules])
         .find(|set| set.programs.iter().any(|(n, _)| *n == name))
         .unwrap_or(version.modules)
 }
@@ -215,7 +223,7 @@ fn find(
         .into_iter()
         .map(|d| (Origin::Assets, d))
         .chain(std::env::split_paths(&path_dirs).map(|d| (Origin::Path, d)));
-    let only_built = NODE_NAMES.contains(&name) && !name.starts_with("kube");
+    let only_built = !NAMES.contains(&name) && !name.starts_with("kube");
     for (origin, dir) in places.filter(|_| !only_built) {
         let path = dir.join(name);
         if !path.is_file() {

@@ -113,6 +113,20 @@ pub(crate) static K137_NODE: ModuleSet = ModuleSet {
     patches: &[],
 };
 
+/// The same module again; the driver is ours.
+pub(crate) static DRA_DRIVER: ModuleSet = ModuleSet {
+    name: "dra-driver",
+    go_mod: K137.go_mod,
+    go_sum: K137.go_sum,
+    ldflags: "-s -w",
+    programs: &[("dra-driver", "./dradriver")],
+    sources: &[(
+        "dradriver/main.go",
+        include_str!("../gomods/k137/dradriver/main.go"),
+    )],
+    patches: &[],
+};
+
 pub(crate) static TOOLS: ModuleSet = ModuleSet {
     name: "tools",
     go_mod: include_str!("../gomods/tools/go.mod"),
@@ -211,7 +225,15 @@ mod tests {
 
     #[test]
     fn every_program_is_a_tool_of_its_module() {
-        for set in [&K137, &K137_NODE, &TOOLS, &CONTAINERD, &DNS, &GVISOR] {
+        for set in [
+            &K137,
+            &K137_NODE,
+            &TOOLS,
+            &CONTAINERD,
+            &DNS,
+            &GVISOR,
+            &DRA_DRIVER,
+        ] {
             for (name, package) in set.programs {
                 let own = package.strip_prefix("./").is_some_and(|folder| {
                     set.sources

@@ -6,6 +6,7 @@
 //!
 //! It refuses to run without root, to route anything out of the machine, and to pull an image.
 
+mod add_ons;
 pub(crate) mod files;
 pub(crate) mod needs;
 pub(crate) mod net;
@@ -27,6 +28,7 @@ use crate::pki::write_private;
 use crate::state::tail;
 use crate::supervise::{Fate, Launch, describe};
 
+pub use add_ons::AddOn;
 use files::Plan;
 use needs::{UNSHARE, cni_plugins, program};
 
@@ -276,7 +278,7 @@ impl ControlPlane {
             )
             .await?;
         }
-        Ok(())
+        self.start_add_ons().await
     }
 
     /// Fails if a node that nobody killed is gone, or one of its programs has ended.
@@ -311,7 +313,7 @@ impl ControlPlane {
                 ));
             }
         }
-        Ok(())
+        self.check_add_ons(during)
     }
 }
 

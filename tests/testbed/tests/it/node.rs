@@ -1,11 +1,14 @@
 //! Real nodes: pods run on them, and whatever is killed, nothing of them is left.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use karat_testbed::{Component, ControlPlane, DraApi, can_run_nodes, images, not_run};
+use karat_testbed::{
+    AddOn, Component, ControlPlane, DraApi, RuntimeHandler, can_run_nodes, images, not_run,
+};
 use kube::Api;
 use kube::api::LogParams;
 
@@ -307,11 +310,10 @@ async fn a_pod_in_gvisor_sees_another_kernel() {
         return;
     }
     let lab = ControlPlane::builder().real_nodes(1).start().await.unwrap();
-    let class = "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: gvisor}\nhandler: gvisor\n";
+    lab.apply("gvisor.yaml").await.unwrap();
     let args = "[cat, /proc/version]";
     let yaml = [
         NAMESPACE.to_owned(),
-        class.to_owned(),
         pod("plain", images::TOOL, args, "  restartPolicy: Never\n"),
         pod(
             "sandboxed",
@@ -329,6 +331,104 @@ async fn a_pod_in_gvisor_sees_another_kernel() {
     let (number, state) = (number(&lab.url()), lab.state_dir().to_owned());
     drop(lab);
     nothing_left(&state, number);
+}
+
+#[tokio::test]
+async fn a_handler_can_be_something_else_than_its_name_says() {
+    if skipped("a_handler_can_be_something_else_than_its_name_says") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (program, seen) = (dir.path().join("runc"), dir.path().join("seen"));
+    // As a faulty node would have it: called as runc, it may change the bundle first.
+    std::fs::write(
+        &program,
+        format!(
+            "#!/bin/sh\necho \"$@\" >>{}\nexec runc \"$@\"\n",
+            seen.display()
+        ),
+    )
+    .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let lab = ControlPlane::builder()
+        .real_nodes(1)
+        .runtime_handler("gvisor", RuntimeHandler::Runc)
+        .runtime_handler("through", RuntimeHandler::RuncThrough(program))
+        .start()
+        .await
+        .unwrap();
+    lab.apply("gvisor.yaml").await.unwrap();
+    let class = "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: through}\nhandler: through\n";
+    let in_class = |name: &str, class: &str| {
+        let more = format!("  restartPolicy: Never\n  runtimeClassName: {class}\n");
+        pod(name, images::TOOL, "[cat, /proc/version]", &more)
+    };
+    let yaml = [
+        NAMESPACE.to_owned(),
+        class.to_owned(),
+        in_class("a", "gvisor"),
+        in_class("b", "through"),
+    ]
+    .join("---\n");
+    lab.apply_yaml("pods", &yaml).await.unwrap();
+    let kernel = std::fs::read_to_string("/proc/version").unwrap();
+    assert_eq!(log_of(&lab, "a", "Linux version").await.unwrap(), kernel);
+    assert_eq!(log_of(&lab, "b", "Linux version").await.unwrap(), kernel);
+    let calls = std::fs::read_to_string(&seen).unwrap();
+    assert!(calls.contains("create --bundle"), "{calls}");
+}
+
+#[tokio::test]
+async fn a_claim_gives_a_device_and_nobody_else_has_it() {
+    if skipped("a_claim_gives_a_device_and_nobody_else_has_it") {
+        return;
+    }
+    let lab = ControlPlane::builder()
+        .real_nodes(1)
+        .with(AddOn::DraDriver)
+        .start()
+        .await
+        .unwrap();
+    let template = "apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: one, namespace: pods}
+spec: {spec: {devices: {requests: [{name: d, exactly: {deviceClassName: test-device.karat.local}}]}}}
+";
+    let holder = |name: &str| {
+        pod(
+            name,
+            images::TOOL,
+            "[open, /dev/karat-dev-0, /dev/karat-dev-1]",
+            "  restartPolicy: Never\n  resourceClaims: [{name: d, resourceClaimTemplateName: one}]\n",
+        )
+        .replace(
+            "    securityContext:",
+            "    resources: {claims: [{name: d}]}\n    securityContext:",
+        )
+    };
+    let nobody = pod(
+        "nobody",
+        images::TOOL,
+        "[open, /dev/karat-dev-0, /dev/karat-dev-1]",
+        "  restartPolicy: Never\n",
+    );
+    let yaml = [
+        NAMESPACE.to_owned(),
+        template.to_owned(),
+        holder("first"),
+        holder("second"),
+        nobody,
+    ]
+    .join("---\n");
+    lab.apply_yaml("devices", &yaml).await.unwrap();
+    for name in ["first", "second"] {
+        let log = log_of(&lab, name, "karat-dev-1").await.unwrap();
+        let opened = log.matches("\"opened\":true").count();
+        let absent = log.matches("\"errno\":\"ENOENT\"").count();
+        assert_eq!((opened, absent), (1, 1), "{name}: {log}");
+    }
+    let log = log_of(&lab, "nobody", "karat-dev-1").await.unwrap();
+    assert_eq!(log.matches("\"errno\":\"ENOENT\"").count(), 2, "{log}");
 }
 
 #[tokio::test]

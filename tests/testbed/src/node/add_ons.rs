@@ -1,0 +1,172 @@
+//! Programs beside the nodes that a laboratory is asked for by name. They run on the host, as operators run beside a kubelet,
+//! and end with the laboratory.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::PathBuf;
+
+use kube::Api;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+
+use super::{MOST, RealNode};
+use crate::control_plane::{ControlPlane, START_DEADLINE, TAIL_LINES};
+use crate::error::{Result, TestbedError};
+use crate::pki::write_private;
+use crate::state::tail;
+use crate::supervise::{Fate, Launch, describe};
+
+/// Something that is not part of a node by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum AddOn {
+    /// A DRA driver with two harmless devices on each real node, and its DeviceClass `test-device.karat.local`.
+    DraDriver,
+}
+
+impl AddOn {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::DraDriver];
+
+    /// Its name for people, which is also that of its program.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DraDriver => "dra-driver",
+        }
+    }
+}
+
+/// Names of the drivers' processes and logs.
+const DRIVERS: [&str; MOST as usize] = [
+    "dra-driver-0",
+    "dra-driver-1",
+    "dra-driver-2",
+    "dra-driver-3",
+    "dra-driver-4",
+    "dra-driver-5",
+    "dra-driver-6",
+    "dra-driver-7",
+];
+
+/// Devices that can be opened and closed without any effect, and that no runtime gives to every container. The first two
+/// that this machine has are used.
+const HARMLESS: [&str; 4] = [
+    "/dev/fuse",
+    "/dev/loop-control",
+    "/dev/autofs",
+    "/dev/btrfs-control",
+];
+
+/// The driver's name in slices and allocations.
+const DRIVER: &str = "devices.karat.local";
+
+impl ControlPlane {
+    pub(crate) async fn start_add_ons(&self) -> Result<()> {
+        if self.config.add_ons.contains(&AddOn::DraDriver) {
+            self.start_dra_drivers().await?;
+        }
+        Ok(())
+    }
+
+    fn driver_log(&self, node: &RealNode) -> PathBuf {
+        node.logs.join(format!("{}.log", driver(node)))
+    }
+
+    async fn start_dra_drivers(&self) -> Result<()> {
+        let devices: Vec<&str> = HARMLESS
+            .into_iter()
+            .filter(|d| std::fs::metadata(d).is_ok_and(|m| m.file_type().is_char_device()))
+            .take(2)
+            .collect();
+        if devices.len() < 2 {
+            return Err(TestbedError::CannotRun {
+                what: AddOn::DraDriver.name().into(),
+                cause: format!(
+                    "fewer than two of {} are on this machine",
+                    HARMLESS.join(", ")
+                ),
+                hint: "load the kernel module of another one".into(),
+            });
+        }
+        self.apply("test-devices.yaml").await?;
+        for node in self.real_nodes() {
+            let kubeconfig = node.dir.join("dra-driver.kubeconfig");
+            let identity = self
+                .pki
+                .client(AddOn::DraDriver.name(), &["system:masters"])?;
+            write_private(
+                &kubeconfig,
+                &self.pki.kubeconfig(&self.url(), Some(&identity)),
+            )?;
+            let mut args = vec![
+                format!("-kubeconfig={}", kubeconfig.display()),
+                format!("-node={}", node.name()),
+                format!("-kubelet={}", node.dir.join("kubelet").display()),
+                format!("-cdi={}", node.dir.join("cdi").display()),
+            ];
+            args.extend(
+                devices
+                    .iter()
+                    .enumerate()
+                    .map(|(i, path)| format!("-device=dev-{i}={path}")),
+            );
+            let launch = Launch {
+                program: self.programs.path(AddOn::DraDriver.name()),
+                args: args.into_iter().map(Into::into).collect(),
+                log: self.driver_log(node),
+            };
+            self.supervisor.start(driver(node), launch)?;
+        }
+        let kind = ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk("resource.k8s.io", "v1", "ResourceSlice"),
+            "resourceslices",
+        );
+        let slices: Api<DynamicObject> = Api::all_with(self.client().await?, &kind);
+        for node in self.real_nodes() {
+            self.wait(
+                &format!("the devices of {} are published", node.name()),
+                &self.driver_log(node),
+                START_DEADLINE,
+                async || {
+                    let list = slices
+                        .list(&ListParams::default())
+                        .await
+                        .map_err(|e| e.to_string())?;
+                    let there = list.items.iter().any(|s| {
+                        s.data["spec"]["driver"] == DRIVER
+                            && s.data["spec"]["nodeName"] == node.name()
+                    });
+                    if there {
+                        Ok(())
+                    } else {
+                        Err("no slice".to_owned())
+                    }
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a driver that was started has ended.
+    pub(crate) fn check_add_ons(&self, during: &str) -> Result<()> {
+        for node in self.real_nodes() {
+            if let Fate::Ended(status) = self.supervisor.fate(driver(node))? {
+                let log = self.driver_log(node);
+                return Err(TestbedError::Exited {
+                    component: driver(node).to_owned(),
+                    status: describe(status),
+                    during: format!("waiting until {during}"),
+                    tail: tail(&log, TAIL_LINES),
+                    log,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn driver(node: &RealNode) -> &'static str {
+    DRIVERS[usize::from(node.index)]
+}
