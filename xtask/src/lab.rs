@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use karat_testbed::{
     AddOn, ControlPlane, ControlPlaneBuilder, DraApi, Found, Go, KubernetesVersion, Origin,
-    can_run_nodes, named, node_needs, survey, survey_nodes,
+    can_run_nodes, gvisor_need, named, node_needs, survey, survey_nodes,
 };
 
 use crate::say::{data, say};
@@ -479,6 +479,13 @@ fn doctor_nodes(go_new: bool, version: KubernetesVersion) {
         Ok(()) => line(true, "images", &karat_testbed::images::target()),
         Err(why) => line(false, "images", &why.to_string()),
     }
+    let gvisor = gvisor_need(version);
+    data(&format!(
+        "{} {}: {}",
+        if gvisor.met { "ok  " } else { "no  " },
+        gvisor.name,
+        gvisor.text
+    ));
     data(&if missing == 0 {
         "real nodes can run here".to_owned()
     } else {

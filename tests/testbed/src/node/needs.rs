@@ -6,6 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::programs::Origin;
+use crate::version::KubernetesVersion;
+
 /// One thing that real nodes need.
 #[derive(Clone, Debug)]
 pub struct Need {
@@ -104,6 +107,42 @@ pub fn can_run_nodes() -> std::result::Result<(), String> {
         Ok(())
     } else {
         Err(missing.join("; "))
+    }
+}
+
+/// Whether gVisor works here, found out with one small sandbox. It is not part of [`can_run_nodes`]: a node without it runs
+/// everything else.
+#[must_use]
+pub fn gvisor_need(version: KubernetesVersion) -> Need {
+    const NAME: &str = "gVisor";
+    let runsc = crate::programs::survey_nodes(version)
+        .into_iter()
+        .find(|p| p.name == "runsc" && p.origin != Origin::Build);
+    let (Some(runsc), Ok(state)) = (runsc, tempfile::tempdir()) else {
+        return need(NAME, false, "not tried before it is built");
+    };
+    let output = Command::new(&runsc.path)
+        .arg("--root")
+        .arg(state.path())
+        .args(["--network=none", "--ignore-cgroups", "--platform=systrap"])
+        .args(["do", "/bin/cat", "/proc/version"])
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let kernel = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            need(NAME, true, format!("a sandbox sees {kernel}"))
+        }
+        Ok(output) => need(
+            NAME,
+            false,
+            String::from_utf8_lossy(&output.stderr)
+                .lines()
+                .last()
+                .unwrap_or("the sandbox ended without a word")
+                .to_owned(),
+        ),
+        Err(e) => need(NAME, false, e.to_string()),
     }
 }
 

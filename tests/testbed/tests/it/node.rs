@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use karat_testbed::{
-    AddOn, Component, ControlPlane, DraApi, RuntimeHandler, can_run_nodes, images, not_run,
+    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, RuntimeHandler, can_run_nodes,
+    gvisor_need, images, not_run,
 };
 use kube::Api;
 use kube::api::LogParams;
@@ -310,6 +311,12 @@ async fn a_pod_in_gvisor_sees_another_kernel() {
         return;
     }
     let lab = ControlPlane::builder().real_nodes(1).start().await.unwrap();
+    // Built by now, so that it can be tried.
+    let gvisor = gvisor_need(KubernetesVersion::default());
+    if !gvisor.met {
+        not_run("node::a_pod_in_gvisor_sees_another_kernel", &gvisor.text);
+        return;
+    }
     lab.apply("gvisor.yaml").await.unwrap();
     let args = "[cat, /proc/version]";
     let yaml = [
