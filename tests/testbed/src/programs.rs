@@ -223,8 +223,7 @@ fn find(
         .into_iter()
         .map(|d| (Origin::Assets, d))
         .chain(std::env::split_paths(&path_dirs).map(|d| (Origin::Path, d)));
-    let only_built = !NAMES.contains(&name) && !name.starts_with("kube");
-    for (origin, dir) in places.filter(|_| !only_built) {
+    for (origin, dir) in places.filter(|_| !only_built(name)) {
         let path = dir.join(name);
         if !path.is_file() {
             continue;
@@ -265,6 +264,11 @@ fn find(
     }
 }
 
+/// True for programs that are taken from nowhere but their pinned modules; see [`NODE_NAMES`].
+fn only_built(name: &str) -> bool {
+    !NAMES.contains(&name) && !name.starts_with("kube")
+}
+
 fn missing(found: &Found, why: &str, version: KubernetesVersion) -> TestbedError {
     let mut looked = vec!["KUBEBUILDER_ASSETS and PATH have none that fits".to_owned()];
     looked.extend(found.rejected.iter().cloned());
@@ -272,10 +276,14 @@ fn missing(found: &Found, why: &str, version: KubernetesVersion) -> TestbedError
     TestbedError::ProgramMissing {
         program: found.name.to_owned(),
         looked: looked.join("; "),
-        hint: format!(
-            "install Go 1.26 or newer (https://go.dev/dl), or put {} of Kubernetes {version} into a folder and set KUBEBUILDER_ASSETS to it",
-            found.name
-        ),
+        hint: if only_built(found.name) {
+            "install Go 1.26 or newer (https://go.dev/dl)".to_owned()
+        } else {
+            format!(
+                "install Go 1.26 or newer (https://go.dev/dl), or put {} of Kubernetes {version} into a folder and set KUBEBUILDER_ASSETS to it",
+                found.name
+            )
+        },
     }
 }
 
