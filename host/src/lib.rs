@@ -49,6 +49,7 @@ pub mod form;
 pub mod gate;
 pub mod grant;
 pub mod guard;
+pub mod images;
 pub mod journal;
 pub mod judge;
 pub mod lease;

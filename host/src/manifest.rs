@@ -23,6 +23,7 @@ pub use values::{VERBS, is_quantity, parse_duration};
 use crate::model::Reach;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// Largest manifest in bytes. Ours have some ten kilobytes; a larger one wastes the reader's memory and patience.
@@ -141,8 +142,27 @@ pub struct NamespaceLine {
 pub struct ImageLine {
     /// Name for `run.image`.
     pub name: String,
+    /// Where it comes from.
+    pub source: ImageSource,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageSource {
     /// `registry/repository@sha256:…`.
-    pub reference: String,
+    Reference(String),
+    /// One that the program brings, by its name: [`crate::images`].
+    Own(String),
+}
+
+impl fmt::Display for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageSource::Reference(reference) => f.write_str(reference),
+            ImageSource::Own(name) => write!(f, "{name} of this program"),
+        }
+    }
 }
 
 /// A snapshot that is listed once for all probes of a run.

@@ -11,7 +11,6 @@
 //! failure than one that a MUST has to answer for is refused.
 
 mod decide;
-pub(crate) mod escape;
 mod merge;
 mod pages;
 pub mod platform;
@@ -33,7 +32,7 @@ use crate::catalog::Level;
 use crate::form::{self, Checklist, Form, FormError, Value, minor_version};
 pub use crate::lint::PRODUCT;
 use crate::lint::{self, FIELDS, official_test};
-use escape::sentence;
+use crate::report::text::sentence;
 use merge::{Conflict, refuses_na, remark, status};
 use sheet::{At, Edits, Sheet, Uneditable, get, list_of, text_of};
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,7 +16,7 @@ pub use submission::{ReviewedRequirement, Support};
 use crate::form::Form;
 use crate::lint::{self, LintError, rules::Severity};
 use crate::product::Recomputed;
-use crate::product::escape::code;
+use crate::report::text::code;
 use serde::Serialize;
 use std::path::Path;
 

@@ -34,7 +34,7 @@ const MAX_MARKER_SIZE: u64 = 4096;
 const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs/sha256";
-const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const LAYOUT_VERSION: &str = "1.0.0";
 /// Where other tools look for the name of an entry.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -206,11 +206,11 @@ struct Marker {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u32,
+pub(crate) struct Index {
+    pub(crate) schema_version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    media_type: Option<String>,
-    manifests: Vec<Descriptor>,
+    pub(crate) media_type: Option<String>,
+    pub(crate) manifests: Vec<Descriptor>,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
 }
@@ -423,24 +423,7 @@ impl Layout {
         LayoutError,
     > {
         let path = self.root.join(INDEX);
-        let index: Index = self.read_json(INDEX, MAX_INDEX_SIZE)?;
-        let media_type = index.media_type.as_deref().unwrap_or(INDEX_MEDIA_TYPE);
-        if index.schema_version != 2 || media_type != INDEX_MEDIA_TYPE {
-            return Err(LayoutError::NotALayout {
-                path: self.root.clone(),
-                reason: format!(
-                    "`index.json` is no OCI index (schema {}, `{}`)",
-                    index.schema_version,
-                    quoted(media_type)
-                ),
-            });
-        }
-        if index.manifests.len() > MAX_ENTRIES {
-            return Err(LayoutError::TooMany {
-                path,
-                count: index.manifests.len(),
-            });
-        }
+        let index = self.read_index()?;
         let mut entries = Vec::with_capacity(index.manifests.len());
         for descriptor in index.manifests {
             if descriptor.media_type != MANIFEST_MEDIA_TYPE {
@@ -476,6 +459,28 @@ impl Layout {
         Ok((entries, index.other))
     }
 
+    pub(crate) fn read_index(&self) -> Result<Index, LayoutError> {
+        let index: Index = self.read_json(INDEX, MAX_INDEX_SIZE)?;
+        let media_type = index.media_type.as_deref().unwrap_or(INDEX_MEDIA_TYPE);
+        if index.schema_version != 2 || media_type != INDEX_MEDIA_TYPE {
+            return Err(LayoutError::NotALayout {
+                path: self.root.clone(),
+                reason: format!(
+                    "`index.json` is no OCI index (schema {}, `{}`)",
+                    index.schema_version,
+                    quoted(media_type)
+                ),
+            });
+        }
+        if index.manifests.len() > MAX_ENTRIES {
+            return Err(LayoutError::TooMany {
+                path: self.root.join(INDEX),
+                count: index.manifests.len(),
+            });
+        }
+        Ok(index)
+    }
+
     fn read_manifest(&self, digest: Digest, size: u64) -> Result<Manifest, LayoutError> {
         let bytes = self.read_blob(digest, size, MAX_MANIFEST_SIZE)?;
         Manifest::parse(&bytes).map_err(|source| LayoutError::Artifact {
@@ -484,7 +489,7 @@ impl Layout {
         })
     }
 
-    fn blob_path(&self, digest: Digest) -> PathBuf {
+    pub(crate) fn blob_path(&self, digest: Digest) -> PathBuf {
         self.root.join(BLOBS).join(digest.hex())
     }
 
@@ -516,7 +521,12 @@ impl Layout {
     }
 
     /// Reads a blob of a promised size, hashing as it comes.
-    fn read_blob(&self, digest: Digest, size: u64, limit: u64) -> Result<Vec<u8>, LayoutError> {
+    pub(crate) fn read_blob(
+        &self,
+        digest: Digest,
+        size: u64,
+        limit: u64,
+    ) -> Result<Vec<u8>, LayoutError> {
         let path = self.blob_path(digest);
         if size > limit {
             return Err(LayoutError::TooLarge { path, size, limit });

@@ -8,6 +8,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::Events;
 use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
+use karat_engine::images::Images;
 use karat_engine::model::{AttemptRecord, Reach, RunRecord};
 use karat_engine::recording::{self, Recording};
 use karat_engine::redact::Rules;
@@ -170,7 +171,7 @@ async fn run_all(
         grants,
         reach,
         settings,
-        mirrors: BTreeMap::new(),
+        images: Images::default(),
         parallel: 2,
         out: folder.path().join("run"),
         mode: Mode::New,

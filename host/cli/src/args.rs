@@ -73,6 +73,9 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// List the probes that can be run
     List(ListArgs),
+    /// Show the images that probes start, and those that the program brings
+    #[command(subcommand)]
+    Images(ImagesCommand),
     /// Show what a probe is and asks for: manifest, imports, permissions, digest, size
     Inspect(InspectArgs),
     /// Explain a requirement: its claim, its cases, how it could mislead; after a run, why this verdict and what to do
@@ -210,6 +213,9 @@ pub(crate) struct SelectionArgs {
     /// File that says what probes may do [default: what the plan shows as asked for]
     #[arg(long, value_name = "FILE")]
     pub(crate) grants: Option<PathBuf>,
+    /// File that says where images come from, section `[images]` of `karat.toml`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// File of what shall be hidden beside what is hidden anyway, by paths and patterns
     #[arg(long, value_name = "FILE")]
     pub(crate) redact: Option<PathBuf>,
@@ -326,6 +332,26 @@ pub(crate) struct ListArgs {
     /// Print the list as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+}
+
+/// The verbs of `karat images`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesCommand {
+    /// List the images that probes start: from where, by which digest, for which architectures
+    List(ImagesListArgs),
+}
+
+/// Arguments of `karat images list`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesListArgs {
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// File that says where images come from, section `[images]` of `karat.toml`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sources: SourceArgs,
 }

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod env;
 mod exit;
+mod images;
 mod probes;
 #[cfg(test)]
 mod reference;

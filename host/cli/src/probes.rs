@@ -239,23 +239,28 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, CommandEr
     Ok(bytes)
 }
 
-/// Where the built-in probes lie, seen from the executable: `probes` beside it, `../share/karat/probes`, and in a build
-/// folder of cargo (`…/target/<profile>/karat`) `…/target/probes`. Only folders that are there.
+/// Where the built-in probes lie, seen from the executable.
 pub(crate) fn built_in(executable: &Path) -> Option<PathBuf> {
+    brought(executable, "probes")
+}
+
+/// Where an image layout lies that the program brings, seen from the executable: `<name>` beside it, `../share/karat/<name>`, and
+/// in a build folder of cargo (`…/target/<profile>/karat`) `…/target/<name>`. Only folders that are there.
+pub(crate) fn brought(executable: &Path, name: &str) -> Option<PathBuf> {
     let beside = executable.parent()?;
-    let mut places = vec![beside.join("probes")];
+    let mut places = vec![beside.join(name)];
     if let Some(above) = beside.parent() {
-        places.push(above.join("share/karat/probes"));
-        // A folder `probes` above any other folder would be a surprise, so it must look like cargo's.
+        places.push(above.join("share/karat").join(name));
+        // A folder of this name above any other folder would be a surprise, so it must look like cargo's.
         if above.join("CACHEDIR.TAG").is_file() {
-            places.push(above.join("probes"));
+            places.push(above.join(name));
         }
         // Test executables lie one folder deeper, in `deps`.
         if beside.ends_with("deps")
             && let Some(target) = above.parent()
             && target.join("CACHEDIR.TAG").is_file()
         {
-            places.push(target.join("probes"));
+            places.push(target.join(name));
         }
     }
     places

@@ -3,13 +3,16 @@
 
 use crate::args::{ClusterArgs, RbacArg, ReachArg, SelectionArgs, SourceArgs};
 use crate::env::{self, Environment};
+use crate::images::OwnImages;
 use crate::probes::{Probe, Probes, built_in, read_limited};
 use crate::ui::diagnostics::{Classify as _, CommandError};
 use crate::ui::text::shown;
 use anyhow::anyhow;
 use karat_engine::cluster::ConnectOptions;
+use karat_engine::images::{Images, Placement};
 use karat_engine::manifest::{Manifest, SettingKind};
 use karat_engine::model::Reach;
+use karat_engine::product::platform::{PLATFORM_SIZE_MAX, Platform};
 use karat_engine::redact::{MAX_RULES_SIZE, Rules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,6 +44,8 @@ pub(crate) struct Selection {
     pub(crate) enforce: BTreeSet<String>,
     /// Whether the cluster's issuer witnesses the run.
     pub(crate) witness: bool,
+    /// The program's own images, and mirrors.
+    pub(crate) images: Images,
 }
 
 impl Selection {
@@ -86,6 +91,7 @@ impl Selection {
             }),
             settings,
             parallel: args.parallel.map_or(PARALLEL_DEFAULT, usize::from),
+            images: images(args.config.as_deref())?,
             probes,
         })
     }
@@ -117,6 +123,30 @@ pub(crate) fn redaction(file: &Path) -> Result<Rules, CommandError> {
     let bytes = read_limited(file, MAX_RULES_SIZE as u64)?;
     let text = String::from_utf8(bytes).usage(format!("{name} is not UTF-8"))?;
     Rules::parse(&text, &name).usage(format!("{name} holds no redaction rules"))
+}
+
+/// Where the images of a run come from.
+///
+/// # Errors
+/// An unreadable `karat.toml`, or images beside the program that are damaged.
+pub(crate) fn images(file: Option<&Path>) -> Result<Images, CommandError> {
+    let placement = match file {
+        Some(file) => config(file)?.images,
+        None => Placement::default(),
+    };
+    Ok(Images::new(&OwnImages::find()?.digests(), placement))
+}
+
+/// Reads `karat.toml`.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub(crate) fn config(path: &Path) -> Result<Platform, CommandError> {
+    let name = path.display().to_string();
+    let doing = format!("cannot read {name}");
+    let bytes = read_limited(path, PLATFORM_SIZE_MAX as u64)?;
+    let text = String::from_utf8(bytes).usage(format!("{name} is not UTF-8"))?;
+    Platform::parse(&text, &name).usage(doing)
 }
 
 /// Probes that act as an account of their own: by the flag, else those that are not built in. A run of reach `read` writes

@@ -10,7 +10,7 @@
 use super::raw;
 use super::source::{ManifestError, Source, shown};
 use super::values::{self, is_dns_label, is_dns_subdomain, one_of, parse_bytes, parse_duration};
-use super::{ImageLine, MAX_MANIFEST_SIZE, Manifest, NamespaceLine, PodSecurity};
+use super::{ImageLine, ImageSource, MAX_MANIFEST_SIZE, Manifest, NamespaceLine, PodSecurity};
 use crate::model::Reach;
 use crate::names::{CONTRACT_VERSION, DNS_LABEL_MAX};
 use std::collections::BTreeMap;
@@ -401,13 +401,36 @@ impl Checker<'_> {
                     "image name",
                     "write a DNS label",
                 )?;
-                self.require(
-                    values::is_image_by_digest(line.reference.get_ref()),
-                    &line.reference,
-                    "image",
-                    "write `registry/repository@sha256:` and 64 hexadecimal digits; a tag alone can change its content",
-                )?;
-                Ok(ImageLine { name: line.name.get_ref().clone(), reference: line.reference.get_ref().clone() })
+                let source = match (&line.reference, &line.own) {
+                    (Some(reference), None) => {
+                        self.require(
+                            values::is_image_by_digest(reference.get_ref()),
+                            reference,
+                            "image",
+                            "write `registry/repository@sha256:` and 64 hexadecimal digits; a tag alone can change its content",
+                        )?;
+                        ImageSource::Reference(reference.get_ref().clone())
+                    }
+                    (None, Some(own)) => {
+                        self.require(
+                            is_dns_label(own.get_ref(), DNS_LABEL_MAX),
+                            own,
+                            "own image",
+                            "write the name of an image that `karat images list` shows",
+                        )?;
+                        ImageSource::Own(own.get_ref().clone())
+                    }
+                    (Some(_), Some(own)) => {
+                        return self.refuse(own.span(), "an image has `reference` or `own`, not both");
+                    }
+                    (None, None) => {
+                        return self.refuse(
+                            line.name.span(),
+                            "the image comes from nowhere; give it `reference`, or `own` for one of this program",
+                        );
+                    }
+                };
+                Ok(ImageLine { name: line.name.get_ref().clone(), source })
             })
             .collect()
     }

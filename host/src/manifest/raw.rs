@@ -82,7 +82,9 @@ pub(super) struct Namespace {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Image {
     pub(super) name: S<String>,
-    pub(super) reference: S<String>,
+    pub(super) reference: Option<S<String>>,
+    /// One that the program brings.
+    pub(super) own: Option<S<String>>,
 }
 
 #[derive(Deserialize)]

@@ -308,6 +308,9 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
     (r#"pods = 5"#, r#"pods = 501"#, "501", "at most 500 pods"),
     (r#"@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"#, ":1.36", r#"^"registry.k8s.io"#, "a tag alone can change"),
     (r#""tool""#, r#""Tool""#, "@", "image name `Tool` is malformed"),
+    (r#"name = "tool""#, "name = \"tool\"\nown = \"pause\"", r#""pause""#, "has `reference` or `own`, not both"),
+    ("reference = \"registry.k8s.io/busybox@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"", "own = \"Tool\"", r#""Tool""#, "own image `Tool` is malformed"),
+    ("reference = \"registry.k8s.io/busybox@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"", "", r#"^"tool""#, "the image comes from nowhere"),
     // Snapshots, leases.
     (r#""resource.k8s.io/v1""#, r#""resource.k8s.io""#, "@", "api-version `resource.k8s.io` is malformed"),
     (r#""resource.k8s.io/v1""#, r#""v1""#, "^\"deviceclasses\"\nkeep", "permission to `list` `deviceclasses` of group ``"),

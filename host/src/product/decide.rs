@@ -2,12 +2,12 @@
 //! rests on no simulation is Implemented, only an earned absence is N/A, a fail is Not Implemented, and everything else is
 //! left to a person.
 
-use super::escape::sentence;
 use super::platform::{Declaration, Platform};
 use super::recomputed::{Backing, Recomputed};
 use crate::catalog::Level;
 use crate::form::{Form, Requirement};
 use crate::model::{AttemptRecord, Outcome, ProbeRecord, Tier, Verdict};
+use crate::report::text::sentence;
 
 /// Longest part of a verdict's explanation that is repeated, in characters.
 const EXPLAINED_MAX: usize = 300;

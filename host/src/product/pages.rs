@@ -1,13 +1,13 @@
 //! Pages of a product folder for people: the README with how to repeat and how to check, one page for each requirement, and
 //! the full report that also names what the artefacts leave out. Pure functions; every foreign text goes through
-//! [`super::escape::code`].
+//! [`crate::report::text::code`].
 
 use super::decide::{Decision, Standing, which, word};
-use super::escape::{SHOWN_MAX, code};
 use super::recomputed::Backing;
 use super::{Draft, OURS};
 use crate::catalog::Level;
 use crate::model::{AttemptRecord, CaseResult, ProbeRecord};
+use crate::report::text::code;
 use std::fmt::Write as _;
 
 /// Name of the full report below [`OURS`].
@@ -17,6 +17,8 @@ pub(super) const REPORT: &str = "report.md";
 const BEGIN: &str = "<!-- karat:begin -->";
 const END: &str = "<!-- karat:end -->";
 
+/// Longest title, explanation or value that is shown, in characters.
+const SHOWN_MAX: usize = 240;
 /// Most observations of a case that are shown.
 const OBSERVATIONS_MAX: usize = 12;
 

@@ -10,11 +10,16 @@
 //! requirements = ["gang_scheduling"]  # or ["*"]
 //! text = "Run on three nodes with two H100 each, in our data centre in Graz."
 //! by = "Jane Doe, Acme Inc."
+//!
+//! [images]                            # for clusters that cannot pull from everywhere
+//! pushed-to = "registry.example/karat"
+//! mirrors = { "registry.k8s.io" = "mirror.example/k8s" }
 //! ```
 //!
 //! A declaration stands in for the positive sign of real hardware that a run did not see. It never turns a simulation into
 //! something else.
 
+use crate::images::{Placement, is_place};
 use crate::lint::FIELDS;
 use crate::manifest::source::{Problem, Source, shown};
 use crate::report::text::is_treacherous;
@@ -58,6 +63,8 @@ pub struct Platform {
     pub metadata: BTreeMap<String, String>,
     /// Declarations in the order of the file.
     pub declarations: Vec<Declaration>,
+    /// Where images come from.
+    pub images: Placement,
 }
 
 /// What somebody stands in for.
@@ -104,6 +111,7 @@ impl Platform {
         for raw in &raw.declaration {
             platform.declarations.push(reader.declaration(raw)?);
         }
+        platform.images = reader.images(&raw.images)?;
         Ok(platform)
     }
 }
@@ -115,6 +123,16 @@ struct RawFile {
     platform: BTreeMap<S<String>, S<String>>,
     #[serde(default)]
     declaration: Vec<RawDeclaration>,
+    #[serde(default)]
+    images: RawImages,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawImages {
+    pushed_to: Option<S<String>>,
+    #[serde(default)]
+    mirrors: BTreeMap<S<String>, S<String>>,
 }
 
 #[derive(Deserialize)]
@@ -216,6 +234,31 @@ impl Reader<'_> {
             by: self.value(&raw.by, false)?,
         })
     }
+
+    fn images(&self, raw: &RawImages) -> Result<Placement, PlatformError> {
+        let mut mirrors = BTreeMap::new();
+        for (from, to) in &raw.mirrors {
+            mirrors.insert(self.place(from)?, self.place(to)?);
+        }
+        Ok(Placement {
+            pushed_to: match &raw.pushed_to {
+                Some(place) => Some(self.place(place)?),
+                None => None,
+            },
+            mirrors,
+        })
+    }
+
+    fn place(&self, place: &S<String>) -> Result<String, PlatformError> {
+        if is_place(place.get_ref()) {
+            return Ok(place.get_ref().clone());
+        }
+        let message = format!(
+            "`{}` is no place of images; write a registry or a repository in one, such as `registry.example:5000/karat`",
+            shown(place.get_ref())
+        );
+        self.refuse(place.span(), message)
+    }
 }
 
 #[cfg(test)]
@@ -242,6 +285,27 @@ mod tests {
             "Jane Doe"
         );
         assert_eq!(platform.declaration("gpu_sharing"), None);
+        assert_eq!(platform.images, Placement::default());
+        let images = "[images]\npushed-to = \"registry.example:5000/karat\"\nmirrors = {\"registry.k8s.io\" = \"m.example/k8s\"}\n";
+        let placed = Platform::parse(images, "karat.toml").unwrap().images;
+        assert_eq!(
+            placed.pushed_to.as_deref(),
+            Some("registry.example:5000/karat")
+        );
+        assert_eq!(placed.mirrors["registry.k8s.io"], "m.example/k8s");
+        for (old, new, says) in [
+            (
+                "registry.example:5000/karat",
+                "https://x",
+                "no place of images",
+            ),
+            ("m.example/k8s", "m.example/", "no place of images"),
+            ("registry.k8s.io", "-x", "no place of images"),
+            ("pushed-to", "pushed", "unknown field"),
+        ] {
+            let found = problem(&images.replacen(old, new, 1));
+            assert!(found.message.contains(says), "{found}");
+        }
         let all = GOOD.replace("gang_scheduling", "*");
         let platform = Platform::parse(&all, "karat.toml").unwrap();
         assert!(platform.declaration("gpu_sharing").is_some());

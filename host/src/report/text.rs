@@ -111,9 +111,9 @@ impl Foreign {
         words.join(" ")
     }
 
-    /// A Markdown code span: what is inside is shown as it is. Not for cells of a table, where `|` would end the cell.
+    /// A Markdown code span: what is inside is shown as it is, in a cell of a table too.
     pub fn markdown_code(&self, max: usize) -> String {
-        code_span(&self.line(max))
+        code(&self.0, max)
     }
 }
 
@@ -154,18 +154,52 @@ fn markdown_word(word: &str) -> String {
     out
 }
 
+/// One code span of Markdown. Within one there are no mentions, links, images, HTML or headings; it also stays within the
+/// cell of a table and on its line.
+pub(crate) fn code(text: &str, max: usize) -> String {
+    code_span(&escaped(text, max, |c, before| {
+        // The first ends a cell even inside of a span; the second is for readers that show the text without its markup.
+        c == '|' || is_mention(c, before)
+    }))
+}
+
 /// A code span with a fence longer than any run of backquotes inside.
 fn code_span(text: &str) -> String {
-    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest + 1);
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return "(empty)".to_owned();
     }
-    if longest > 0 || text.starts_with(' ') || text.ends_with(' ') {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let edge = ['`', ' '];
+    if text.starts_with(edge) || text.ends_with(edge) {
         format!("{fence} {text} {fence}")
     } else {
         format!("{fence}{text}{fence}")
     }
+}
+
+/// Part of a sentence in plain text that others may show as Markdown or HTML, such as the notes of a checklist. It has no
+/// brackets, so that what stands between some ends where it was meant to end.
+pub(crate) fn sentence(text: &str, max: usize) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            '[' | '{' => '(',
+            ']' | '}' => ')',
+            '<' => '‹',
+            '>' => '›',
+            '`' => '\'',
+            '|' | '\\' => '/',
+            c => c,
+        })
+        .collect();
+    let text = text.replace("://", ": //");
+    escaped(text.trim(), max, is_mention).replace(['{', '}'], "")
+}
+
+fn is_mention(c: char, before: Option<char>) -> bool {
+    c == '@' && !before.is_some_and(char::is_alphanumeric)
 }
 
 /// One line of harmless text of at most [`LINE_MAX`] characters.
@@ -175,6 +209,12 @@ pub fn shown(text: &str) -> String {
 
 /// As [`shown`], with another limit.
 pub fn shown_within(text: &str, max: usize) -> String {
+    escaped(text, max, |_, _| false)
+}
+
+/// One line of at most `max` characters, in which treacherous ones, those that make a command, and those that `also` names
+/// for the one before them stand as their numbers.
+fn escaped(text: &str, max: usize, also: impl Fn(char, Option<char>) -> bool) -> String {
     let mut out = String::with_capacity(text.len().min(max.saturating_mul(4)));
     let mut rest = text.char_indices();
     let mut count = 0;
@@ -190,7 +230,7 @@ pub fn shown_within(text: &str, max: usize) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if is_treacherous(c) => visible(&mut out, c),
+            c if is_treacherous(c) || also(c, before) => visible(&mut out, c),
             // `##vso[`, `##[group]`, `##teamcity[` are commands wherever they stand in a line of a CI log.
             '#' if before == Some('#') && is_command(&text[at + 1..]) => out.push_str("\\u{23}"),
             // `::error::` is a command at the start of a line, and a wrapped line can start at any word.
@@ -337,5 +377,93 @@ mod tests {
             shown_lines("a\n\tb\r\nc\nd\n", 2),
             ["a", "    b", "… (2 more lines)"]
         );
+    }
+
+    /// Text that tries something, what Markdown gets, and what notes get.
+    const HOSTILE: &[(&str, &str, &str)] = &[
+        ("plain text, ü", "`plain text, ü`", "plain text, ü"),
+        ("", "(empty)", ""),
+        (
+            "<script>alert(1)</script>",
+            "`<script>alert(1)</script>`",
+            "‹script›alert(1)‹/script›",
+        ),
+        ("<!-- karat -->", "`<!-- karat -->`", "‹!-- karat --›"),
+        (
+            "![x](https://evil.example/p.png)",
+            "`![x](https://evil.example/p.png)`",
+            "!(x)(https: //evil.example/p.png)",
+        ),
+        (
+            "[x](javascript:alert)",
+            "`[x](javascript:alert)`",
+            "(x)(javascript:alert)",
+        ),
+        (
+            "@everyone look",
+            "`\\u{40}everyone look`",
+            "/u40everyone look",
+        ),
+        ("image@sha256:ab", "`image@sha256:ab`", "image@sha256:ab"),
+        ("a`b", "``a`b``", "a'b"),
+        ("``` a", "```` ``` a ````", "''' a"),
+        ("`", "`` ` ``", "'"),
+        ("a | b |", "`a \\u{7c} b \\u{7c}`", "a / b /"),
+        (
+            "a\n# heading\r\n- [ ] task",
+            "`a\\n# heading\\r\\n- [ ] task`",
+            "a # heading  - ( ) task",
+        ),
+        (
+            "::set-output name=x::y",
+            "`:\\u{3a}set-output name=x::y`",
+            ":/u3aset-output name=x::y",
+        ),
+        ("##vso[task.x]", "`#\\u{23}vso[task.x]`", "##vso(task.x)"),
+        (
+            "a\u{202e}b\u{200b}",
+            "`a\\u{202e}b\\u{200b}`",
+            "a/u202eb/u200b",
+        ),
+        ("\u{1b}[2Jred", "`\\u{1b}[2Jred`", "/u1b(2Jred"),
+        ("x] and more", "`x] and more`", "x) and more"),
+        (
+            "--- PASS: TestX (0.1s)",
+            "`--- PASS: TestX (0.1s)`",
+            "--- PASS: TestX (0.1s)",
+        ),
+        ("</details>", "`</details>`", "‹/details›"),
+    ];
+
+    #[test]
+    fn hostile_text_is_made_harmless_for_both_places() {
+        for (text, markdown, notes) in HOSTILE {
+            assert_eq!(code(text, 100), *markdown, "{text:?}");
+            // A backslash of ours is written as a slash in notes, where YAML and readers have their own ideas of it.
+            assert_eq!(sentence(text, 100).replace('\\', "/"), *notes, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_character_breaks_out_of_a_span_or_a_sentence() {
+        for c in (0..=0x10ffff_u32).filter_map(char::from_u32) {
+            let span = code(&format!("a{c}b"), 10);
+            let text = sentence(&format!("a{c}b"), 10);
+            assert!(
+                !span.chars().chain(text.chars()).any(is_treacherous),
+                "{c:?}"
+            );
+            assert!(span.starts_with('`') && span.ends_with('`'), "{c:?}");
+            assert!(
+                !text.contains(['[', ']', '<', '>', '`', '|', '{', '}']),
+                "{c:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn long_spans_and_sentences_end() {
+        assert_eq!(code("abcdef", 3), "`abc… (3 more)`");
+        assert_eq!(sentence("abcdef", 3), "abc… (3 more)");
     }
 }

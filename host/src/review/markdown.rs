@@ -1,7 +1,7 @@
 //! The comment. Its own words are fixed; everything else comes as a [`Sentence`] or through [`code`].
 
 use super::{Conclusion, NonceCheck, Review, ReviewedBundle, Sentence, Support};
-use crate::product::escape::code;
+use crate::report::text::code;
 use std::fmt::Write as _;
 
 /// Marks a comment, so that a bot finds its own and replaces it.

@@ -23,6 +23,7 @@ use crate::engine::{Engine, MAX_GUESTS};
 use crate::event::Events;
 use crate::gate::{Door, Snapshots, StopSignal};
 use crate::grant::Grants;
+use crate::images::Images;
 use crate::journal::{Journal, JournalError};
 use crate::lease::Leases;
 use crate::manifest::{Manifest, SettingKind};
@@ -59,8 +60,8 @@ pub struct RunRequest {
     pub reach: Reach,
     /// The operator's settings by probe id and key.
     pub settings: BTreeMap<String, BTreeMap<String, String>>,
-    /// Image references by what stands in manifests, for mirrors: a registry or repository prefix and its replacement.
-    pub mirrors: BTreeMap<String, String>,
+    /// The program's own images, and mirrors.
+    pub images: Images,
     /// Probes at one time, at least 1; cut at [`PARALLEL_MAX`].
     pub parallel: usize,
     /// The output folder. New or empty for a new run; the folder of the run for the other modes.
@@ -231,7 +232,7 @@ struct Context {
     reach: Reach,
     enforce: BTreeSet<String>,
     settings: BTreeMap<String, BTreeMap<String, String>>,
-    mirrors: BTreeMap<String, String>,
+    images: Images,
     redactor: Arc<Redactor>,
     journal: Journal,
     snapshots: Snapshots,
@@ -243,35 +244,10 @@ struct Context {
 }
 
 impl Context {
-    /// Images of a manifest by name, after the operator's mirrors. The digest stays, so the content is the same.
+    /// Images of a manifest by name. That all are there was looked at before anything was created.
     fn images_of(&self, manifest: &Manifest) -> BTreeMap<String, String> {
-        manifest
-            .images
-            .iter()
-            .map(|image| {
-                (
-                    image.name.clone(),
-                    mirrored(&image.reference, &self.mirrors),
-                )
-            })
-            .collect()
+        self.images.of(manifest).unwrap_or_default()
     }
-}
-
-/// The longest prefix that ends at a `/` wins.
-fn mirrored(reference: &str, mirrors: &BTreeMap<String, String>) -> String {
-    mirrors
-        .iter()
-        .filter_map(|(from, to)| {
-            let rest = reference.strip_prefix(from.trim_end_matches('/'))?;
-            rest.starts_with(['/', '@'])
-                .then_some((from.len(), to, rest))
-        })
-        .max_by_key(|(length, _, _)| *length)
-        .map_or_else(
-            || reference.to_owned(),
-            |(_, to, rest)| format!("{}{rest}", to.trim_end_matches('/')),
-        )
 }
 
 /// Settings as the guest sees them: the operator's values, else the defaults of the manifest; secrets as references.
@@ -310,32 +286,4 @@ pub async fn guest_behind(engine: &Engine, probe: &Probe, door: &Door, limits: &
 pub async fn run(request: RunRequest) -> Result<RunRecord, RunError> {
     let prepared = prepare::prepare(request).await?;
     dispatcher::dispatch(prepared).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mirror_replaces_a_whole_prefix_and_keeps_the_digest() {
-        let mirrors = BTreeMap::from([
-            ("docker.io".to_owned(), "mirror.example/hub/".to_owned()),
-            (
-                "docker.io/library".to_owned(),
-                "mirror.example/lib".to_owned(),
-            ),
-        ]);
-        assert_eq!(
-            mirrored("docker.io/library/busybox@sha256:00", &mirrors),
-            "mirror.example/lib/busybox@sha256:00"
-        );
-        assert_eq!(
-            mirrored("docker.io/vendor/x@sha256:00", &mirrors),
-            "mirror.example/hub/vendor/x@sha256:00"
-        );
-        assert_eq!(
-            mirrored("docker.iox/x@sha256:00", &mirrors),
-            "docker.iox/x@sha256:00"
-        );
-    }
 }

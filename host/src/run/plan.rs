@@ -11,6 +11,7 @@ pub mod preflight;
 pub mod rbac;
 pub mod trial;
 
+use crate::images::Images;
 use crate::lease::graph::{self, Graph};
 use crate::manifest::{Manifest, PodSecurity, Required, Scope};
 use crate::model::Reach;
@@ -45,6 +46,8 @@ pub struct Wishes {
     pub reach: Reach,
     /// How many probes run at one time; at least 1.
     pub parallel: usize,
+    /// The program's own images, and mirrors.
+    pub images: Images,
 }
 
 /// Says whether the operator granted an access to a probe; the text says which line would.
@@ -164,6 +167,8 @@ pub enum LeftOutWhy {
     Reach(Reach),
     /// Something it cannot work without is not granted; it is recorded as `denied`.
     NotGranted(String),
+    /// An image that the program should bring is not there; it is recorded as `denied`.
+    NoImage(String),
 }
 
 /// What a run may cost at most.
@@ -219,7 +224,15 @@ pub fn make(offers: &[Offer<'_>], wishes: &Wishes, granted: &Granted<'_>) -> Pla
                 .push(left_out(LeftOutWhy::Reach(offer.manifest.reach)));
             continue;
         }
-        let probe = planned(offer, granted);
+        let images = match wishes.images.of(offer.manifest) {
+            Ok(images) => images.into_values().collect(),
+            Err(missing) => {
+                plan.left_out
+                    .push(left_out(LeftOutWhy::NoImage(missing.to_string())));
+                continue;
+            }
+        };
+        let probe = planned(offer, granted, images);
         let refused = probe
             .permissions
             .iter()
@@ -311,7 +324,7 @@ pub fn group_resource(group: &str, resource: &str) -> String {
     }
 }
 
-fn planned(offer: &Offer<'_>, granted: &Granted<'_>) -> PlannedProbe {
+fn planned(offer: &Offer<'_>, granted: &Granted<'_>, images: Vec<String>) -> PlannedProbe {
     let manifest = offer.manifest;
     let mut creates = Vec::new();
     let mut creates_in_cluster = Vec::new();
@@ -377,11 +390,7 @@ fn planned(offer: &Offer<'_>, granted: &Granted<'_>) -> PlannedProbe {
                 pods: namespace.pods,
             })
             .collect(),
-        images: manifest
-            .images
-            .iter()
-            .map(|image| image.reference.clone())
-            .collect(),
+        images,
         creates,
         creates_in_cluster,
         wall_ms: millis(manifest.budget.wall),
@@ -522,6 +531,7 @@ pub(crate) mod tests {
             wanted: Vec::new(),
             reach,
             parallel: 2,
+            images: Images::default(),
         }
     }
 

@@ -64,6 +64,10 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         server_version: identity.server_version.clone(),
         server: request.engine_cluster.server().to_owned(),
     });
+    for probe in &request.probes {
+        let missing = |error| RunError::Prepare(format!("{}: {error}", probe.manifest().id));
+        request.images.of(probe.manifest()).map_err(missing)?;
+    }
     let digest = plan_digest(&request);
     let mut taking = taking(&request)?;
     if let Some(taking) = &mut taking {
@@ -157,7 +161,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             reach: request.reach,
             enforce: request.enforce,
             settings: request.settings,
-            mirrors: request.mirrors,
+            images: request.images,
             redactor,
             journal,
             leases: Leases::new(
@@ -286,7 +290,7 @@ fn plan_digest(request: &RunRequest) -> String {
             effective.digest()
         );
     }
-    let _ = writeln!(text, "{:?} {}", request.mirrors, request.reach);
+    let _ = writeln!(text, "{:?} {}", request.images, request.reach);
     // Whoever forgets the rules when a run goes on would publish what they hid.
     if let Some(rules) = request.redaction.digest() {
         let _ = writeln!(text, "redaction {rules}");

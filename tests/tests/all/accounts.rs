@@ -10,6 +10,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::Events;
 use karat_engine::gate::{Door, StopSignal};
 use karat_engine::grant::{Effective, Grants};
+use karat_engine::images::Images;
 use karat_engine::manifest::Manifest;
 use karat_engine::model::{Reach, Verdict};
 use karat_engine::names::sandbox_namespace;
@@ -89,7 +90,7 @@ async fn the_audit_log_shows_the_narrow_account_at_work_and_nothing_is_left_of_i
         probe_cluster: connect(&lab.kubeconfig()).await?,
         reach: Reach::Sandbox,
         settings: BTreeMap::new(),
-        mirrors: BTreeMap::new(),
+        images: Images::default(),
         parallel: 1,
         out: folder.path().join("run"),
         mode: Mode::New,

@@ -7,6 +7,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::{Events, RunEventKind};
 use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
+use karat_engine::images::Images;
 use karat_engine::model::{Outcome, Reach, RunRecord, Verdict};
 use karat_engine::replay::{Depth, replay};
 use karat_engine::run::lock::Lock;
@@ -63,7 +64,7 @@ pub(crate) async fn request(
         grants,
         reach: Reach::ClusterObjects,
         settings: BTreeMap::new(),
-        mirrors: BTreeMap::new(),
+        images: Images::default(),
         parallel: 4,
         out: out.to_owned(),
         mode: Mode::New,

@@ -1,13 +1,17 @@
 //! Rules of an operator in a run, and in a copy of a finished one: what they name is gone, and the verdicts stay or there
 //! is no copy.
 
+use crate::bundle::new_key;
 use anyhow::{Context as _, Result, ensure};
+use karat_engine::bundle;
+use karat_engine::component;
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::model::{Reach, RunRecord, Verdict};
 use karat_engine::redact::Rules;
 use karat_engine::redacted_copy::{CopyError, redacted_copy};
 use karat_engine::replay::{Depth, replay};
 use karat_engine::runfolder;
+use karat_engine::verify::{Reviewer, verify};
 use karat_tests::guests::{Guest, case};
 use karat_tests::runs;
 use kube::api::{Api, DynamicObject, PostParams};
@@ -153,6 +157,58 @@ async fn a_copy_hides_more_and_replays_to_the_same_verdict() -> Result<()> {
     redacted_copy(&engine, &out, more, &second).await?;
     let record = runfolder::read_record(&second)?;
     ensure!(record.redacted.len() == 2 && record.redacted[1].from == copied.head);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_bundle_becomes_a_bundle_of_its_own() -> Result<()> {
+    let lab = karat_testbed::shared().await?;
+    plant(lab, "published").await?;
+    let guest = reader("published");
+    let run = runs::guests(
+        &lab.kubeconfig(),
+        std::slice::from_ref(&guest),
+        Reach::Sandbox,
+    )
+    .await?;
+    let place = tempfile::tempdir()?;
+    let (original, copy, published) = (
+        place.path().join("bundle"),
+        place.path().join("copy"),
+        place.path().join("published"),
+    );
+    let key = new_key()?;
+    bundle::create(&run.folder(), &original, Some(&key))?;
+
+    let engine = Engine::new(&EngineOptions::default())?;
+    redacted_copy(&engine, &original, rules(RULES), &copy).await?;
+    for part in ["statement.json", "signatures"] {
+        ensure!(original.join(part).exists(), "{part}");
+        ensure!(!copy.join(part).exists(), "{part} is of the original");
+    }
+    bundle::create(&copy, &published, Some(&key))?;
+    let found = holding(&published, &["row-3-rack-17", "TICKET-4711"])?;
+    ensure!(found.is_empty(), "{found:#?}");
+
+    let probe = component::load(&engine, guest.component()?)?;
+    let reviewer = Reviewer {
+        keys: vec![key.public()],
+        ..Reviewer::trusting([probe.digest().to_owned()])
+    };
+    for (folder, copies) in [(&original, 0), (&published, 1)] {
+        let report = verify(&engine, folder, &reviewer).await?;
+        ensure!(report.holds(), "{report:#?}");
+        let record = report.record.context("no record")?;
+        ensure!(record.redacted.len() == copies, "{:?}", record.redacted);
+        ensure!(record.probes[0].attempts[0].judgement.verdict == Some(Verdict::Pass));
+    }
+    // The statement of the original speaks of another run head.
+    std::fs::copy(
+        original.join("statement.json"),
+        published.join("statement.json"),
+    )?;
+    let report = verify(&engine, &published, &reviewer).await?;
+    ensure!(!report.findings.is_empty(), "{report:#?}");
     Ok(())
 }
 

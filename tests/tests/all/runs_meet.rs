@@ -9,6 +9,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::{StopHandle, StopSignal};
 use karat_engine::grant::Grants;
+use karat_engine::images::Images;
 use karat_engine::model::{Reach, RunRecord};
 use karat_engine::run::lock::{LeaseOptions, Lock};
 use karat_engine::run::{Mode, RunError, RunRequest, run};
@@ -78,7 +79,7 @@ impl Lab {
             probe_cluster: self.cluster().await?,
             reach: Reach::Sandbox,
             settings: BTreeMap::new(),
-            mirrors: BTreeMap::new(),
+            images: Images::default(),
             parallel: 1,
             out: self.out(name),
             mode,
@@ -365,7 +366,7 @@ async fn who_may_not_make_leases_is_told_what_to_do() -> Result<()> {
         probe_cluster: cluster,
         reach: Reach::Sandbox,
         settings: BTreeMap::new(),
-        mirrors: BTreeMap::new(),
+        images: Images::default(),
         parallel: 1,
         out: lab.out("forbidden"),
         mode: Mode::New,

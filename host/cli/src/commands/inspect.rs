@@ -144,7 +144,10 @@ fn lines(probe: &Probe, interface: &ComponentInterface, paint: Paint) -> Vec<Str
     }
     for image in &manifest.images {
         let name = shown_within(&image.name, 60);
-        row("image", &format!("{name}: {}", shown(&image.reference)));
+        row(
+            "image",
+            &format!("{name}: {}", shown(&image.source.to_string())),
+        );
     }
     for snapshot in &manifest.snapshots {
         let version = shown_within(&snapshot.api_version, 80);

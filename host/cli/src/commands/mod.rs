@@ -4,6 +4,7 @@ mod bundle;
 mod clean;
 mod completions;
 mod explain;
+mod images;
 mod inspect;
 mod lint;
 mod list;
@@ -17,7 +18,7 @@ mod review;
 mod run;
 mod verify;
 
-use crate::args::{self, BundleCommand, Cli, Command, ProbeCommand};
+use crate::args::{self, BundleCommand, Cli, Command, ImagesCommand, ProbeCommand};
 use crate::env::Environment;
 use crate::exit::Exit;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
@@ -104,6 +105,7 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Review(args) => review::execute(context, &args),
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),
+        Command::Images(ImagesCommand::List(args)) => images::execute(context, &args),
         Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {
             inspect::execute(context, &args)
         }

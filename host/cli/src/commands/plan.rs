@@ -121,6 +121,7 @@ pub(crate) fn make(selection: &Selection) -> Result<Made, CommandError> {
         wanted: Vec::new(),
         reach: selection.reach,
         parallel: selection.parallel,
+        images: selection.images.clone(),
     };
     let plan = plan::make(&offers, &wishes, &granted);
     Ok(Made { plan, grants })

@@ -4,7 +4,7 @@ use super::lint::form_and_text;
 use super::{Context, block_on};
 use crate::args::ProductArgs;
 use crate::exit::Exit;
-use crate::settings::digests_built_in;
+use crate::settings::{config, digests_built_in};
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult, Hint as _};
 use crate::ui::product::lines;
 use karat_engine::catalog::Level;
@@ -18,8 +18,6 @@ use karat_engine::report::{self, Format, Selection};
 use karat_engine::verify::Reviewer;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::io::Read as _;
-use std::path::Path;
 
 /// Version of the document that `--json` prints. Raised when a key goes or changes its meaning; new keys may come.
 const SCHEMA_VERSION: u32 = 1;
@@ -57,7 +55,7 @@ pub(crate) fn execute(context: &Context, args: &ProductArgs) -> CommandResult {
     let out = args.out.display();
     let form = form_and_text(&args.form)?;
     let platform = match &args.platform {
-        Some(path) => platform(path)?,
+        Some(path) => config(path)?,
         None => Platform::default(),
     };
     // Before the work, so that a folder that cannot be written costs no waiting.
@@ -149,17 +147,6 @@ fn exit(folder: &Folder, report: &Report) -> Exit {
     } else {
         Exit::Passed
     }
-}
-
-fn platform(path: &Path) -> Result<Platform, CommandError> {
-    let name = path.display().to_string();
-    let doing = format!("cannot read {name}");
-    let mut text = String::new();
-    let most = product::platform::PLATFORM_SIZE_MAX as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(most).read_to_string(&mut text))
-        .usage(doing.clone())?;
-    Platform::parse(&text, &name).usage(doing)
 }
 
 /// Whose doing it is, and what to do.

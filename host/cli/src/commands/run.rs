@@ -134,7 +134,7 @@ impl Start<'_> {
             grants: std::mem::take(&mut self.made.grants),
             reach: self.selection.reach,
             settings: std::mem::take(&mut self.selection.settings),
-            mirrors: std::collections::BTreeMap::new(),
+            images: std::mem::take(&mut self.selection.images),
             parallel: self.selection.parallel,
             out: self.folder.path.clone(),
             mode: self.folder.mode,
@@ -196,6 +196,7 @@ impl Start<'_> {
                     LeftOutWhy::NotGranted(_) => {
                         printer.warn(&format!("{id} is not granted what it needs"))
                     }
+                    LeftOutWhy::NoImage(why) => printer.warn(&format!("{id}: {}", shown(why))),
                 }
             }
             let missing = asked.preflight.missing.len();
@@ -253,7 +254,9 @@ impl Start<'_> {
         for left in &self.made.plan.left_out {
             let outcome = match &left.why {
                 LeftOutWhy::Reach(reach) => Outcome::Skipped(format!("it needs reach {reach}")),
-                LeftOutWhy::NotGranted(refusal) => Outcome::Denied(refusal.clone()),
+                LeftOutWhy::NotGranted(refusal) | LeftOutWhy::NoImage(refusal) => {
+                    Outcome::Denied(refusal.clone())
+                }
             };
             left_out.push((compile(engine, find(&left.probe)?).await?, outcome));
         }
@@ -594,7 +597,7 @@ fn nothing_to_run(made: &Made) -> CommandError {
                 "{} needs more reach: add --reach {reach}",
                 left.probe
             )),
-            LeftOutWhy::NotGranted(refusal) => {
+            LeftOutWhy::NotGranted(refusal) | LeftOutWhy::NoImage(refusal) => {
                 error.hint(format!("{} is denied: {refusal}", left.probe))
             }
         })

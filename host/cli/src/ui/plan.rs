@@ -72,7 +72,7 @@ pub(crate) fn lines(shown_plan: &Shown<'_>, context: Option<&str>, paint: Paint)
                         &format!("{id}: needs reach {reach}: add --reach {reach}"),
                     );
                 }
-                LeftOutWhy::NotGranted(refusal) => {
+                LeftOutWhy::NoImage(refusal) | LeftOutWhy::NotGranted(refusal) => {
                     let mut refusal = shown_lines(refusal, 12).into_iter();
                     let first = refusal.next().unwrap_or_default();
                     push_wrapped(&mut out, "  ", &format!("{id}: denied: {first}"));
@@ -398,6 +398,7 @@ mod tests {
             wanted: Vec::new(),
             reach,
             parallel: 2,
+            images: Default::default(),
         };
         plan::make(
             &[Offer {

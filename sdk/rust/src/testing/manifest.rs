@@ -67,7 +67,8 @@ struct Namespace {
 #[derive(Clone, Debug, Deserialize)]
 struct Image {
     name: String,
-    reference: String,
+    reference: Option<String>,
+    own: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -116,7 +117,16 @@ impl Manifest {
         self.images
             .iter()
             .find(|image| image.name == name)
-            .map(|image| image.reference.clone())
+            .and_then(|image| {
+                let own = || {
+                    Some(format!(
+                        "karat.invalid/{}@sha256:{:064}",
+                        image.own.as_ref()?,
+                        0
+                    ))
+                };
+                image.reference.clone().or_else(own)
+            })
     }
 
     pub(super) fn setting_default(&self, key: &str) -> Option<String> {

@@ -1,0 +1,50 @@
+//! The images that come with the program: a layout beside it, like that of the probes.
+
+use crate::probes::brought;
+use crate::ui::diagnostics::{Classify as _, CommandError, Hint as _};
+use karat_registry::{Image, Layout};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Folder of the layout.
+const IMAGES: &str = "images";
+
+/// The images of the program; none where it came without.
+#[derive(Default)]
+pub(crate) struct OwnImages {
+    /// The layout.
+    pub(crate) layout: Option<PathBuf>,
+    /// Its images by name.
+    pub(crate) images: Vec<Image>,
+}
+
+impl OwnImages {
+    /// Looks beside the program.
+    ///
+    /// # Errors
+    /// The layout is damaged.
+    pub(crate) fn find() -> Result<OwnImages, CommandError> {
+        // The real file, so that a symbolic link in ~/bin finds its images too.
+        let executable = std::env::current_exe().and_then(|path| path.canonicalize());
+        let Some(place) = executable.ok().and_then(|file| brought(&file, IMAGES)) else {
+            return Ok(OwnImages::default());
+        };
+        let doing = format!("cannot read the images in {}", place.display());
+        let images = Layout::open(&place)
+            .and_then(|layout| layout.images())
+            .environment(doing)
+            .hint("install Karat again, or run `cargo xtask images` in a checkout")?;
+        Ok(OwnImages {
+            layout: Some(place),
+            images,
+        })
+    }
+
+    /// Digests by name.
+    pub(crate) fn digests(&self) -> BTreeMap<String, String> {
+        let images = self.images.iter();
+        images
+            .map(|image| (image.name.clone(), image.digest.to_string()))
+            .collect()
+    }
+}
