@@ -8,9 +8,9 @@
 use crate::manifest::{ImageLine, ImageSource, Manifest};
 use std::collections::BTreeMap;
 
-/// The registry of the program's own images where the operator names none. Nothing is served under such a name, so nodes
-/// must have been given the images; a pull of it can never give somebody else's.
-pub const OWN_REGISTRY: &str = "karat.invalid";
+/// The registry of the program's own images where the operator names none. Nothing is served under this name, so nodes must have
+/// been given the images; the digest keeps anybody else's out.
+pub const OWN_REGISTRY: &str = "karat.local";
 
 /// What an operator says of images, section `[images]` of `karat.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn own_images_are_named_by_the_digest_of_the_program() {
         let digests = BTreeMap::from([("tool".to_owned(), DIGEST.to_owned())]);
-        let mirrors = BTreeMap::from([("karat.invalid".to_owned(), "evil.example".to_owned())]);
+        let mirrors = BTreeMap::from([("karat.local".to_owned(), "evil.example".to_owned())]);
         let own = line(ImageSource::Own("tool".to_owned()));
         let placed = |pushed_to: Option<&str>| {
             let placement = Placement {
@@ -169,7 +169,7 @@ mod tests {
             Images::new(&digests, placement)
         };
         let here = placed(None);
-        assert_eq!(here.resolve(&own).unwrap(), "karat.invalid/tool@sha256:00");
+        assert_eq!(here.resolve(&own).unwrap(), "karat.local/tool@sha256:00");
         let pushed = placed(Some("registry.example/karat"));
         assert_eq!(
             pushed.resolve(&own).unwrap(),

@@ -4,8 +4,10 @@
 //! error of the kernel where a shell would print a sentence. Reading order: this list, `files`, `net`, then the servers.
 //! It keeps no state, opens no port unless told to, and never starts another program.
 
+mod beside;
 mod echo;
 mod files;
+mod look;
 mod metrics;
 mod net;
 mod serve;
@@ -21,7 +23,7 @@ use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 /// Why a command did not do what it was asked to; the text is for people.
 type Failure = Box<dyn std::error::Error>;
 
-const HELP: &str = "commands: pause, sleep, say, cat, write, ls, env, open, mknod, get, connect, exit, echo, metrics";
+const HELP: &str = "commands: pause, sleep, say, cat, write, ls, env, open, mknod, get, connect, look, beside, exit, echo, metrics";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()
@@ -84,6 +86,13 @@ fn run(args: &[&str]) -> Result<ExitCode, Failure> {
         ["get", url, seconds] => net::get(url, seconds.parse()?),
         ["connect", address] => net::connect(address, 10),
         ["connect", address, seconds] => net::connect(address, seconds.parse()?),
+        ["look", words @ ..] if !words.is_empty() => {
+            look::look(&items(words)?, &mut io::stdout())?;
+            done
+        }
+        ["beside", name, hidden, open, words @ ..] => {
+            beside::run(name, hidden.parse()?, open.parse()?, &items(words)?)
+        }
         ["echo"] => echo::run(8080),
         ["echo", port] => echo::run(port.parse()?),
         ["metrics", rest @ ..] => metrics::run(rest),
@@ -93,6 +102,13 @@ fn run(args: &[&str]) -> Result<ExitCode, Failure> {
         }
         other => Err(format!("{}: unknown, or wrong arguments; {HELP}", other.join(" ")).into()),
     }
+}
+
+fn items(words: &[&str]) -> Result<Vec<look::Item>, Failure> {
+    let item = |word: &&str| {
+        look::Item::parse(word).ok_or_else(|| format!("{word}: nothing to look at").into())
+    };
+    words.iter().map(item).collect()
 }
 
 /// Ends when told to; until then collects whoever died and has no other parent.

@@ -13,22 +13,8 @@ const MOST: u64 = 16 << 20;
 /// Body to standard output, status to standard error.
 pub(crate) fn get(url: &str, seconds: u64) -> Result<ExitCode, Failure> {
     let (authority, path) = parts(url)?;
-    let address = if authority.contains(':') {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
-    };
     let patience = Duration::from_secs(seconds.max(1));
-    let mut stream = dial(&address, patience).map_err(|e| format!("{url}: {e}"))?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
-    // HTTP/1.0 asks for an answer without chunks, which ends with the connection.
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: karat-tool\r\nAccept: */*\r\n\r\n"
-    )?;
-    let mut answer = Vec::new();
-    stream.take(MOST).read_to_end(&mut answer)?;
+    let answer = fetch(authority, &path, patience).map_err(|e| format!("{url}: {e}"))?;
     let (status, body) = split(&answer).ok_or_else(|| format!("{url}: not an HTTP answer"))?;
     writeln!(io::stderr(), "{status}")?;
     io::stdout().write_all(body)?;
@@ -39,6 +25,33 @@ pub(crate) fn get(url: &str, seconds: u64) -> Result<ExitCode, Failure> {
     })
 }
 
+/// The status that a GET is answered with; none if what comes back is no HTTP.
+pub(crate) fn ask(url: &str, patience: Duration) -> io::Result<Option<u16>> {
+    let (authority, path) =
+        parts(url).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why.to_string()))?;
+    let answer = fetch(authority, &path, patience)?;
+    Ok(split(&answer).map(|(status, _)| status))
+}
+
+fn fetch(authority: &str, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
+    let address = if authority.contains(':') {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
+    let mut stream = dial(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    // HTTP/1.0 asks for an answer without chunks, which ends with the connection.
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: karat-tool\r\nAccept: */*\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(MOST).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
 /// Opens a connection to `host:port` and says what came of it.
 pub(crate) fn connect(address: &str, seconds: u64) -> Result<ExitCode, Failure> {
     let result = dial(address, Duration::from_secs(seconds.max(1))).map(|_| ());
@@ -46,7 +59,7 @@ pub(crate) fn connect(address: &str, seconds: u64) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn dial(address: &str, patience: Duration) -> io::Result<TcpStream> {
+pub(crate) fn dial(address: &str, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for one in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&one, patience) {

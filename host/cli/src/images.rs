@@ -2,12 +2,13 @@
 
 use crate::probes::brought;
 use crate::ui::diagnostics::{Classify as _, CommandError, Hint as _};
+use karat_engine::images::OWN_REGISTRY;
 use karat_registry::{Image, Layout};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Folder of the layout.
-const IMAGES: &str = "images";
+const IMAGES: &str = "images/layout";
 
 /// The images of the program; none where it came without.
 #[derive(Default)]
@@ -36,7 +37,7 @@ impl OwnImages {
             .hint("install Karat again, or run `cargo xtask images` in a checkout")?;
         Ok(OwnImages {
             layout: Some(place),
-            images,
+            images: images.into_iter().filter_map(short).collect(),
         })
     }
 
@@ -46,5 +47,37 @@ impl OwnImages {
         images
             .map(|image| (image.name.clone(), image.digest.to_string()))
             .collect()
+    }
+}
+
+/// `tool` for `karat.local/tool:1`. An image is also there under its digest, which says nothing new.
+fn short(image: Image) -> Option<Image> {
+    let name = image.name.strip_prefix(OWN_REGISTRY)?.strip_prefix('/')?;
+    let (name, _tag) = name.split_once(':').filter(|_| !name.contains('@'))?;
+    Some(Image {
+        name: name.to_owned(),
+        ..image
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use karat_registry::Digest;
+
+    #[test]
+    fn images_are_known_by_their_short_names() {
+        let of = |name: &str| {
+            let image = Image {
+                name: name.to_owned(),
+                digest: Digest::of(b"x"),
+                architectures: Vec::new(),
+            };
+            short(image).map(|image| image.name)
+        };
+        assert_eq!(of("karat.local/tool:1").as_deref(), Some("tool"));
+        assert_eq!(of("karat.local/tool@sha256:00"), None);
+        assert_eq!(of("registry.example/tool:1"), None);
+        assert_eq!(of("karat.local/tool"), None);
     }
 }

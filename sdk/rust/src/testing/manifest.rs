@@ -120,7 +120,7 @@ impl Manifest {
             .and_then(|image| {
                 let own = || {
                     Some(format!(
-                        "karat.invalid/{}@sha256:{:064}",
+                        "karat.local/{}@sha256:{:064}",
                         image.own.as_ref()?,
                         0
                     ))
