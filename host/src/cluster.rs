@@ -19,10 +19,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 mod answer;
 mod api;
+mod forward;
 mod refusal;
 use answer::{foreign, is_html, read_all, retry_after};
 pub use api::ApiError;
 pub(crate) use api::encode;
+pub(crate) use forward::{Forward, Forwarded};
 use refusal::{Refusals, is_refused};
 
 /// Largest answer that the engine's own calls accept.

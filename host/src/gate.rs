@@ -12,6 +12,7 @@ pub(crate) mod facts;
 pub(crate) mod freshness;
 pub(crate) mod keep;
 mod live;
+pub(crate) mod pieces;
 pub(crate) mod reduce;
 pub(crate) mod snapshots;
 mod stop;
@@ -25,7 +26,9 @@ use crate::event::{Events, RunEventKind};
 use crate::guard::PatchKind;
 use crate::manifest::Manifest;
 use crate::model::{CaseKey, Outcome, Usage};
-use crate::recording::format::{Access, EndDraft, EntryDraft, Facts, Failure, Limits, Reply, Seen};
+use crate::recording::format::{
+    Access, Bytes, EndDraft, EntryDraft, Facts, Failure, Limits, Reply, Seen,
+};
 use crate::recording::{Player, Recorder, sha256_hex};
 use keep::Keep;
 use live::Stage;
@@ -153,6 +156,14 @@ pub(crate) enum Content {
     Number(u64),
     /// A path outside the resource API.
     Raw(crate::cluster::HttpAnswer),
+    /// A part of a body, redacted when it came in ([`pieces`]).
+    Piece(Vec<u8>),
+    /// Text of somebody else, not yet redacted.
+    Foreign(String),
+    /// Numbers.
+    Numbers(Vec<u32>),
+    /// A document of a workload whose names and labels were redacted.
+    Readings(String),
 }
 
 impl Answer {
@@ -439,7 +450,7 @@ impl Door {
         self.state().cursors += 1;
     }
 
-    /// As [`Door::next_cursor`], for watches.
+    /// As [`Door::next_cursor`], for watches and open responses: sources of waits have one numbering.
     pub(crate) fn next_watch(&self) -> u32 {
         self.state().watches + 1
     }
@@ -806,6 +817,10 @@ fn shape(reducer: &Reducer<'_>, content: Content, facts: &mut Facts, extras: &mu
         }
         Content::Ready(positions) => Ok(Seen::Ready(positions)),
         Content::Number(number) => Ok(Seen::Number(number)),
+        Content::Piece(bytes) => Ok(Seen::Bytes(Bytes::of(bytes))),
+        Content::Foreign(text) => Ok(Seen::Text(reducer.redactor.redact_text(&text))),
+        Content::Numbers(numbers) => Ok(Seen::Numbers(numbers)),
+        Content::Readings(text) => Ok(Seen::Text(text)),
         Content::Raw(answer) => Ok(Seen::Raw {
             code: answer.code,
             content_type: answer.content_type,
@@ -833,7 +848,8 @@ fn seen_bytes(reply: &Reply) -> u64 {
             objects.iter().map(String::len).sum::<usize>() + position.len()
         }
         Ok(Seen::Event { text, .. }) => text.len(),
-        Ok(Seen::Ready(positions)) => positions.len() * 4,
+        Ok(Seen::Ready(numbers) | Seen::Numbers(numbers)) => numbers.len() * 4,
+        Ok(Seen::Bytes(bytes)) => bytes.len(),
         Ok(Seen::Raw {
             content_type, body, ..
         }) => content_type.len() + body.len(),
@@ -886,6 +902,7 @@ fn target(access: &Access) -> String {
                 (".", &at.group),
                 (" ", &at.namespace),
                 (if at.namespace.is_empty() { " " } else { "/" }, &at.name),
+                ("", &at.path),
             ] {
                 if !part.is_empty() {
                     text.push_str(sign);

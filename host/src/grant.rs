@@ -7,12 +7,14 @@
 //! and are never part of an accepted plan.
 
 mod file;
+mod proxy;
 #[cfg(test)]
 mod tests;
 
 pub use file::{GrantsError, MAX_GRANTS_SIZE};
+pub(crate) use proxy::describe as describe_proxy;
 
-use crate::manifest::{Manifest, PermissionLine, Scope};
+use crate::manifest::{Manifest, PermissionLine, ProxyLine, Scope};
 use crate::recording::format::{Access, ResourceAccess};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -108,6 +110,8 @@ pub struct Grant {
     pub names: Vec<String>,
     /// Paths outside the resource API.
     pub non_resource: Vec<String>,
+    /// What of a workload, for `services/proxy` and `pods/proxy`.
+    pub proxy: ProxyLine,
     /// Line of the grants file; 0 for what was accepted in a plan.
     pub line: usize,
 }
@@ -217,6 +221,7 @@ impl Grants {
                     scope: asked.scope.clone(),
                     names: asked.names.clone(),
                     non_resource: asked.non_resource.clone(),
+                    proxy: asked.proxy.clone(),
                     line: 0,
                 })
                 .collect(),
@@ -292,6 +297,8 @@ pub enum Rule {
         scope: Scope,
         /// Only these names, sorted; empty means all.
         names: Vec<String>,
+        /// What of a workload, sorted; for `services/proxy` and `pods/proxy`.
+        proxy: ProxyLine,
     },
     /// A GET of a path outside the resource API.
     Path(String),
@@ -307,11 +314,13 @@ impl fmt::Display for Rule {
                 verb,
                 scope,
                 names,
+                proxy,
             } => {
                 write!(f, "{verb} {}", qualified(group, resource))?;
                 if !names.is_empty() {
                     write!(f, " named {}", names.join(", "))?;
                 }
+                f.write_str(&proxy::describe(proxy))?;
                 match scope {
                     Scope::Sandbox => f.write_str(" (sandbox)"),
                     Scope::Cluster => f.write_str(" (cluster)"),
@@ -338,6 +347,7 @@ impl Rule {
                 verb,
                 scope,
                 names,
+                proxy,
             } => {
                 let holds =
                     |list: &[String], word: &str| list.iter().any(|w| w == word || w == ANY);
@@ -375,6 +385,7 @@ impl Rule {
                     verb: verb.clone(),
                     scope,
                     names,
+                    proxy: proxy::meet(proxy, &grant.proxy)?,
                 })
             }
         }
@@ -400,6 +411,11 @@ fn expand(line: &PermissionLine) -> impl Iterator<Item = Rule> + '_ {
                 verb: verb.clone(),
                 scope: line.scope.clone(),
                 names: sorted(&line.names),
+                proxy: ProxyLine {
+                    ports: sorted(&line.proxy.ports),
+                    paths: proxy::shortest(&line.proxy.paths),
+                    matchers: sorted(&line.proxy.matchers),
+                },
             })
         })
     });
@@ -496,12 +512,20 @@ impl Effective {
         } else {
             format!("{{ namespace = {} }}", quoted(&access.namespace))
         };
-        let keys = format!(
+        let mut keys = format!(
             "api-groups = [{}]\nresources = [{}]\nverbs = [{}]\nscope = {scope}",
             quoted(&access.group),
             quoted(&resource),
             quoted(&access.verb),
         );
+        if access.is_proxied() {
+            let _ = write!(
+                keys,
+                "\nnames = [{}]\npaths = [{}]",
+                quoted(&access.name),
+                quoted(&access.path)
+            );
+        }
         let place = if access.namespace.is_empty() {
             "in the cluster scope".to_owned()
         } else {
@@ -548,6 +572,7 @@ impl Effective {
             return false;
         };
         self.opens_for_names(rule, access)
+            && proxy::opens(rule, access)
             && (names.is_empty()
                 || (!NAMELESS_VERBS.contains(&access.verb.as_str())
                     && names.contains(&access.name)))
@@ -573,6 +598,27 @@ impl Effective {
                 Scope::Sandbox => self.sandbox.contains(&access.namespace),
                 Scope::Namespace(name) => *name == access.namespace,
             }
+    }
+
+    /// Whether a line in effect names this workload of others: its namespace, and its name and port; for pods, whose names
+    /// nobody knows beforehand, ports and paths will do.
+    pub fn names_target(&self, access: &ResourceAccess) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| self.opens(rule, access) && proxy::names(rule))
+    }
+
+    /// The matchers of PromQL that lines in effect allow for this endpoint.
+    pub fn matchers(&self, access: &ResourceAccess) -> BTreeSet<&str> {
+        let opening = self.rules.iter().filter(|rule| self.opens(rule, access));
+        opening
+            .filter_map(|rule| match rule {
+                Rule::Resource { proxy, .. } => Some(&proxy.matchers),
+                Rule::Path(_) => None,
+            })
+            .flatten()
+            .map(String::as_str)
+            .collect()
     }
 
     /// What is allowed, sorted.
@@ -652,8 +698,15 @@ fn grant_toml(probe: &str, line: &PermissionLine) -> String {
         list(&line.resources),
         list(&line.verbs),
     );
-    if !line.names.is_empty() {
-        let _ = write!(text, "\nnames = {}", list(&line.names));
+    for (key, words) in [
+        ("names", &line.names),
+        ("ports", &line.proxy.ports),
+        ("paths", &line.proxy.paths),
+        ("matchers", &line.proxy.matchers),
+    ] {
+        if !words.is_empty() {
+            let _ = write!(text, "\n{key} = {}", list(words));
+        }
     }
     text
 }

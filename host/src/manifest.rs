@@ -95,12 +95,36 @@ pub struct PermissionLine {
     pub names: Vec<String>,
     /// Paths outside the resource API (`/version`); such a line has no groups, resources or verbs but `get`.
     pub non_resource: Vec<String>,
+    /// What of a workload may be reached, for lines of `services/proxy` and `pods/proxy`.
+    #[serde(skip_serializing_if = "ProxyLine::is_empty")]
+    pub proxy: ProxyLine,
     /// Whether the probe works without it.
     pub optional: bool,
     /// Why it is needed, for the operator who grants it.
     pub why: String,
     /// Line of `probe.toml`, for refusals.
     pub line: usize,
+}
+
+/// What of a workload may be reached through the proxy of the API server. Empty lists mean all, but for `matchers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ProxyLine {
+    /// Ports of services or pods, by number or name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// Prefixes of paths, which end where a segment ends: `/metrics` is no prefix of `/metricsx`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Matchers (`job="dcgm"`) of which each selector of a PromQL query must hold one, beside those that name this run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matchers: Vec<String>,
+}
+
+impl ProxyLine {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == ProxyLine::default()
+    }
 }
 
 /// Pod Security level of a sandbox namespace.

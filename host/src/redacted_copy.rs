@@ -16,7 +16,8 @@ use crate::model::{
     AttemptRecord, CaseKey, Conclusion, Judgement, Outcome, RedactionRecord, RunRecord,
 };
 use crate::recording::format::{
-    Access, EndDraft, Entry, EntryDraft, FORMAT, Facts, Failure, Header, ObjectFact, Reply, Seen,
+    Access, Bytes, EndDraft, Entry, EntryDraft, FORMAT, Facts, Failure, Header, ObjectFact, Reply,
+    Seen,
 };
 use crate::recording::{self, ReadOptions, Recorder, Recording};
 use crate::redact::{Redactor, Rules};
@@ -472,6 +473,7 @@ impl Work<'_> {
             Access::Resource(mut at) => {
                 at.namespace = self.text(&at.namespace);
                 at.name = self.text(&at.name);
+                at.path = self.text(&at.path);
                 Access::Resource(at)
             }
             Access::NonResource { path } => Access::NonResource {
@@ -539,7 +541,14 @@ impl Work<'_> {
                     content_type,
                     body: self.text(&body),
                 },
-                other @ (Seen::Nothing | Seen::Ready(_) | Seen::Number(_)) => other,
+                Seen::Bytes(Bytes::Text(text)) => Seen::Bytes(Bytes::Text(self.text(&text))),
+                // Rules speak of text. What is none is withheld rather than passed on unread.
+                Seen::Bytes(Bytes::Base64(_)) => {
+                    Seen::Bytes(Bytes::Text("redacted: no text".to_owned()))
+                }
+                other @ (Seen::Nothing | Seen::Ready(_) | Seen::Number(_) | Seen::Numbers(_)) => {
+                    other
+                }
             }),
             Err(failure) => Err(match failure {
                 Failure::Answered {

@@ -57,6 +57,7 @@ impl Resource {
             subresource: self.subresource.clone(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            path: String::new(),
         }
     }
 

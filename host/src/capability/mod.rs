@@ -6,17 +6,23 @@
 //! over ([`crate::gate::Door::ended`] says why) and the caller traps the guest.
 
 pub(crate) mod address;
+mod answers;
 pub mod cases;
 pub mod clock;
 mod discovery;
+mod exposition;
+pub mod http;
 pub mod kube_read;
 pub mod kube_write;
 pub mod leases;
 pub mod log;
+pub mod metrics;
 pub mod not_live;
+mod promql;
 pub mod run;
 pub mod settings;
 pub mod snapshot;
+pub(crate) mod target;
 pub mod wait;
 pub mod watch;
 mod write_body;
@@ -33,6 +39,8 @@ fn unexpected<T>(function: &str, seen: &Seen) -> Result<T, Failure> {
         Seen::Ready(_) => "ready",
         Seen::Number(_) => "number",
         Seen::Raw { .. } => "raw",
+        Seen::Bytes(_) => "bytes",
+        Seen::Numbers(_) => "numbers",
     };
     Err(Failure::Malformed(format!(
         "the recorded answer of {function} has the form `{form}`, which {function} never gives"

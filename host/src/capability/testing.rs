@@ -63,11 +63,13 @@ pub(crate) struct Got {
     pub(crate) audit_id: String,
     pub(crate) content_type: String,
     pub(crate) body: Value,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Rig {
     /// A rig whose manifest asks for `permissions`, one a line: `verb,verb resource[/sub][.group] [cluster|<namespace>]`;
-    /// without a scope, the sandbox.
+    /// without a scope, the sandbox; behind the scope names, and behind those prefixes of paths.
     pub(crate) fn new(permissions: &str) -> Rig {
         Rig::build(permissions, &[], |_| {})
     }
@@ -140,6 +142,26 @@ impl Rig {
         let got = Got::read(request).await;
         send.send_response(Response::new(body));
         got
+    }
+
+    /// Answers the next request in this way.
+    pub(crate) async fn respond(&mut self, response: Response<Sent>) -> Got {
+        let (request, send) = next_request(&mut self.server).await;
+        let got = Got::read(request).await;
+        send.send_response(response);
+        got
+    }
+
+    /// Answers the next request with a body that arrives chunk by chunk; an `Err` breaks it off.
+    pub(crate) async fn arriving(
+        &mut self,
+        head: http::response::Builder,
+    ) -> mpsc::UnboundedSender<std::io::Result<Bytes>> {
+        let (sender, receiver) = mpsc::unbounded();
+        let frames = receiver.map(|chunk: std::io::Result<Bytes>| chunk.map(Frame::data));
+        let body = StreamBody::new(frames).boxed_unsync();
+        self.respond(head.body(body).unwrap()).await;
+        sender
     }
 
     /// Ends the stream that was held last.
@@ -232,6 +254,8 @@ impl Got {
             audit_id: header("audit-id"),
             content_type: header("content-type"),
             body: serde_json::from_slice(&sent).unwrap_or_default(),
+            text: String::from_utf8_lossy(&sent).into_owned(),
+            headers: parts.headers,
         }
     }
 }
@@ -244,7 +268,7 @@ fn manifest(permissions: &str, snapshots: &[(&str, &[&str])]) -> Manifest {
         let verbs: Vec<&str> = words.next().unwrap().split(',').collect();
         let resource = words.next().unwrap();
         let scope = match words.next() {
-            None => Scope::Sandbox,
+            None | Some("sandbox") => Scope::Sandbox,
             Some("cluster") => Scope::Cluster,
             Some(namespace) => Scope::Namespace(namespace.to_owned()),
         };
@@ -255,10 +279,17 @@ fn manifest(permissions: &str, snapshots: &[(&str, &[&str])]) -> Manifest {
             scope,
             names: Vec::new(),
             non_resource: Vec::new(),
+            proxy: crate::manifest::ProxyLine::default(),
             optional: false,
             why: "tests".to_owned(),
             line: at + 1,
         };
+        if let Some(names) = words.next() {
+            asked.names = owned(&names.split(',').collect::<Vec<_>>());
+        }
+        if let Some(paths) = words.next() {
+            asked.proxy.paths = owned(&paths.split(',').collect::<Vec<_>>());
+        }
         if resource.starts_with('/') {
             asked.non_resource = owned(&[resource]);
         } else {

@@ -16,6 +16,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 pub(crate) use generated::{Probe, ProbePre};
 
 mod drafts;
+mod workloads;
 
 /// The version as components name it.
 pub(crate) const VERSION: &str = "0.1.0-dev.1";
@@ -38,9 +39,9 @@ mod generated {
             "karat:probe/pods.execution": super::Never,
             "karat:probe/pods.log-query": super::Draft,
             "karat:probe/pods.command": super::Draft,
-            "karat:probe/http.response": super::Never,
-            "karat:probe/http.request": super::Draft,
-            "karat:probe/metrics.samples": super::Never,
+            "karat:probe/http.response": crate::capability::http::Response,
+            "karat:probe/http.request": crate::capability::http::Request,
+            "karat:probe/metrics.samples": crate::capability::metrics::Samples,
         },
     });
 }

@@ -3,7 +3,8 @@
 
 use super::{Busy, Call, Trouble};
 use crate::capability::address;
-use crate::cluster::{Cluster, HttpAnswer, Request, SendError, Streamed};
+use crate::capability::target::Targets;
+use crate::cluster::{Cluster, Forward, Forwarded, HttpAnswer, Request, SendError, Streamed};
 use crate::event::Events;
 use crate::gate::freshness::Freshness;
 use crate::gate::snapshots::Snapshots;
@@ -104,6 +105,10 @@ pub(crate) struct Live {
     guard: GuardContext,
     /// Watches that are open now.
     pub(crate) open_watches: AtomicU32,
+    /// Responses that are open now.
+    pub(crate) open_responses: AtomicU32,
+    /// Targets that were looked at a moment ago.
+    pub(crate) targets: Targets,
     /// How new the server's answers were so far.
     pub(crate) seen: Freshness,
     wall_ms: u64,
@@ -115,6 +120,8 @@ impl Live {
         let sandboxes: Vec<String> = door.namespaces.values().cloned().collect();
         Live {
             open_watches: AtomicU32::new(0),
+            open_responses: AtomicU32::new(0),
+            targets: Targets::default(),
             seen: Freshness::default(),
             guard: GuardContext {
                 run: door.run.clone(),
@@ -218,6 +225,7 @@ impl Live {
             Access::Resource(at) => Access::Resource(ResourceAccess {
                 namespace: restore(&at.namespace)?,
                 name: restore(&at.name)?,
+                path: restore(&at.path)?,
                 ..at.clone()
             }),
             other => other.clone(),
@@ -363,6 +371,13 @@ impl Wire {
         request.audit_id = Some(self.audit_id());
         self.sent.tries.fetch_max(1, Ordering::Relaxed);
         self.live.cluster.stream(&request).await
+    }
+
+    /// Sends one request to a workload, once, and gives the answer's head.
+    pub(crate) async fn forward(&self, mut forward: Forward) -> Result<Forwarded, SendError> {
+        forward.audit_id = Some(self.audit_id());
+        self.sent.tries.fetch_max(1, Ordering::Relaxed);
+        self.live.cluster.forward(&forward).await
     }
 
     /// A lookup showed that an unanswered request took effect.

@@ -19,8 +19,8 @@
 
 use super::{ANY, Exceptions, Grant, Grants};
 use crate::manifest::source::{Problem, Source, shown};
-use crate::manifest::values::{is_dns_label, is_dns_subdomain, is_plain_path, is_resource};
-use crate::manifest::{Scope, VERBS};
+use crate::manifest::values::{self, is_dns_label, is_dns_subdomain, is_plain_path, is_resource};
+use crate::manifest::{ProxyLine, Scope, VERBS};
 use crate::names::DNS_LABEL_MAX;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -72,6 +72,12 @@ struct RawGrant {
     names: Vec<S<String>>,
     #[serde(default)]
     non_resource: Vec<S<String>>,
+    #[serde(default)]
+    ports: Vec<S<String>>,
+    #[serde(default)]
+    paths: Vec<S<String>>,
+    #[serde(default)]
+    matchers: Vec<S<String>>,
     /// For people; not used.
     #[serde(rename = "why")]
     _why: Option<String>,
@@ -188,6 +194,9 @@ impl Reader<'_> {
             &raw.verbs,
             &raw.names,
             &raw.non_resource,
+            &raw.ports,
+            &raw.paths,
+            &raw.matchers,
         ];
         if raw.scope.is_some() || lists.iter().any(|list| !list.is_empty()) {
             return self.refuse(
@@ -233,6 +242,21 @@ impl Reader<'_> {
                 "write plain segments only, as in `/readyz`",
                 is_plain_path,
             )?,
+            proxy: ProxyLine {
+                ports: self.each(&raw.ports, "port", values::PORT_FORM, values::is_port)?,
+                paths: self.each(
+                    &raw.paths,
+                    "path",
+                    values::PREFIX_FORM,
+                    values::is_path_prefix,
+                )?,
+                matchers: self.each(
+                    &raw.matchers,
+                    "matcher",
+                    values::MATCHER_FORM,
+                    values::is_matcher,
+                )?,
+            },
             scope: match &raw.scope {
                 None => Scope::Sandbox,
                 Some(scope) => match scope.get_ref() {
@@ -246,6 +270,19 @@ impl Reader<'_> {
             },
             line: self.source.line(line.span().start),
         };
+        let narrow = [&raw.ports, &raw.paths, &raw.matchers]
+            .into_iter()
+            .find_map(|list| list.first());
+        let only_proxies = grant
+            .resources
+            .iter()
+            .all(|resource| matches!(resource.as_str(), "services/proxy" | "pods/proxy"));
+        if let (Some(first), false) = (narrow, only_proxies && !grant.resources.is_empty()) {
+            return self.refuse(
+                first.span(),
+                "`ports`, `paths` and `matchers` belong to lines of `services/proxy` and `pods/proxy` alone; make two lines",
+            );
+        }
         let parts = [&grant.api_groups, &grant.resources, &grant.verbs];
         if grant.non_resource.is_empty() {
             if parts.iter().any(|list| list.is_empty()) {

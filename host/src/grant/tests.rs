@@ -17,6 +17,7 @@ fn line(
         scope,
         names: list(names),
         non_resource: Vec::new(),
+        proxy: ProxyLine::default(),
         optional: false,
         why: "because".into(),
         line: 7,
@@ -59,6 +60,7 @@ fn request(verb: &str, group: &str, resource: &str, namespace: &str, name: &str)
         subresource: subresource.into(),
         namespace: namespace.into(),
         name: name.into(),
+        path: String::new(),
     })
 }
 

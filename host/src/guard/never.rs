@@ -94,6 +94,37 @@ fn is_cordon(request: &Request<'_>, context: &GuardContext) -> bool {
         })
 }
 
+/// Whether a request goes to a workload of others that a line in effect names.
+fn is_named(access: &ResourceAccess, context: &GuardContext) -> bool {
+    access.is_proxied() && context.effective.names_target(access)
+}
+
+/// Requests to workloads: only by the calls that say a path, and only to pods of this run or to what a line names. Whether
+/// the endpoints of a Service in the sandbox are pods of this run is looked at right before the request is sent
+/// (`capability::target`).
+pub(super) fn proxy(request: &mut Request<'_>, context: &GuardContext) -> Result<(), Stop> {
+    let access = request.access;
+    if !access.is_proxy() {
+        return Ok(());
+    }
+    if !access.is_proxied() {
+        return Stop::never(format!(
+            "{} is no object; requests to workloads are made with the interfaces `http` and `metrics`",
+            shown(access)
+        ));
+    }
+    if context.is_sandbox(&access.namespace) || is_named(access, context) {
+        return Ok(());
+    }
+    Stop::never(format!(
+        "{} of {} in namespace {} reaches a workload of others; it is opened only by a line of the manifest and a grant \
+         that both name it: scope = {{ namespace = \"…\" }}, and names with port, or for pods ports and paths",
+        shown(access),
+        super::quoted(&access.name),
+        access.namespace
+    ))
+}
+
 /// Whether an exception lets this subresource act on objects of others.
 fn excepted(access: &ResourceAccess, context: &GuardContext) -> bool {
     !access.subresource.is_empty()
@@ -111,6 +142,7 @@ pub(super) fn namespace(request: &mut Request<'_>, context: &GuardContext) -> Re
         || access.namespace.is_empty()
         || context.is_sandbox(&access.namespace)
         || excepted(access, context)
+        || is_named(access, context)
     {
         return Ok(());
     }
@@ -183,6 +215,7 @@ pub(super) fn unknown_subresource(request: &mut Request<'_>, _: &GuardContext) -
     let access = request.access;
     if access.subresource.is_empty()
         || !request.writes()
+        || access.is_proxied()
         || ACTING.contains(&access.subresource.as_str())
     {
         return Ok(());

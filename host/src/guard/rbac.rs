@@ -71,7 +71,7 @@ fn one_rule(rule: &Value, namespace: &str, context: &GuardContext) -> Result<(),
                     namespace: namespace.to_owned(),
                     ..ResourceAccess::default()
                 };
-                if never(&access) || NOT_BY_ROLE.contains(&(group, plain)) {
+                if never(&access) || access.is_proxy() || NOT_BY_ROLE.contains(&(group, plain)) {
                     return Stop::never(format!(
                         "{verb} {} is never given to an account",
                         kind_of(&access)

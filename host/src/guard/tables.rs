@@ -76,14 +76,17 @@ pub(super) static ROWS: &[Row] = &[
         &[any("", "serviceaccounts", "token")]
     ),
     never!(
+        "node-proxy",
+        "nodes/proxy",
+        "a GET of it runs commands in every pod (kubernetes#119640)",
+        &[any("", "nodes", "proxy")]
+    ),
+    row!(
+        Never,
         "proxy",
-        "nodes/proxy, pods/proxy and services/proxy as resources",
-        "a GET of nodes/proxy runs commands in every pod (kubernetes#119640), and the proxies reach whatever the control plane reaches (CVE-2021-25740); requests to services have a capability of their own",
-        &[
-            any("", "nodes", "proxy"),
-            any("", "pods", "proxy"),
-            any("", "services", "proxy")
-        ]
+        "pods/proxy and services/proxy as resources; by `http` and `metrics`, workloads of others that no line names",
+        "the proxies reach whatever the control plane reaches (CVE-2021-25740), so each request says port and path, and its endpoints are looked at",
+        never::proxy
     ),
     never!(
         "binding",

@@ -49,6 +49,7 @@ fn shot(row: &'static str, hostile: bool, what: &str) -> Shot {
             subresource: subresource.to_owned(),
             namespace: word(namespace),
             name: word(name),
+            path: String::new(),
         },
         body: None,
         patch: None,
@@ -78,6 +79,12 @@ impl Shot {
             body["metadata"]["name"] = self.access.name.clone().into();
         }
         self.body = Some(body);
+        self
+    }
+
+    /// A request to a workload, at this path.
+    fn at(mut self, path: &str) -> Shot {
+        self.access.path = path.to_owned();
         self
     }
 
@@ -147,6 +154,7 @@ fn context(shot: &Shot) -> GuardContext {
         scope: Scope::Sandbox,
         names: names.iter().map(|s| (*s).to_owned()).collect(),
         non_resource: vec![],
+        proxy: Default::default(),
         optional: false,
         why: String::new(),
         line: 1,

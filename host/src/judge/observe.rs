@@ -4,7 +4,7 @@
 use super::Evidence;
 use super::timeline::Opened;
 use crate::model::Observation;
-use crate::recording::format::{Entry, Failure, ReplyKind, Seen, function};
+use crate::recording::format::{Bytes, Entry, Failure, ReplyKind, Seen, function};
 use serde_json::Value;
 use std::cell::OnceCell;
 
@@ -51,13 +51,20 @@ impl<'a> Texts<'a> {
                     }
                     Ok(Seen::Number(number)) => vec![number.to_string()],
                     Ok(Seen::Raw { code, body, .. }) => vec![code.to_string(), body],
+                    Ok(Seen::Bytes(Bytes::Text(text))) => vec![text],
                     Err(Failure::Answered {
                         code,
                         reason,
                         message,
                         body,
                     }) => vec![code.to_string(), reason, message, body],
-                    Ok(Seen::Nothing | Seen::Ready(_)) | Err(_) => Vec::new(),
+                    Ok(
+                        Seen::Nothing
+                        | Seen::Ready(_)
+                        | Seen::Numbers(_)
+                        | Seen::Bytes(Bytes::Base64(_)),
+                    )
+                    | Err(_) => Vec::new(),
                 })
             })
             .as_deref()

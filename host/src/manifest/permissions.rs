@@ -6,7 +6,7 @@
 use super::parse::{Checked, Checker, plain};
 use super::source::shown;
 use super::values::{self, VERBS, is_dns_label, is_dns_subdomain, one_of};
-use super::{EffectPattern, PermissionLine, Scope, SnapshotLine, raw};
+use super::{EffectPattern, PermissionLine, ProxyLine, Scope, SnapshotLine, raw};
 use crate::model::Reach;
 use crate::names::DNS_LABEL_MAX;
 use toml::Spanned;
@@ -30,9 +30,13 @@ impl Checker<'_> {
             ("verb", &raw.verbs),
             ("name", &raw.names),
             ("path", &raw.non_resource),
+            ("port", &raw.ports),
+            ("path", &raw.paths),
+            ("matcher", &raw.matchers),
         ] {
             self.unique(what, list)?;
         }
+        self.proxy_line(raw)?;
         let scope = if raw.non_resource.is_empty() {
             self.resource_line(line, reach, capabilities, has_sandbox)?
         } else {
@@ -45,10 +49,67 @@ impl Checker<'_> {
             scope,
             names: plain(&raw.names),
             non_resource: plain(&raw.non_resource),
+            proxy: ProxyLine {
+                ports: plain(&raw.ports),
+                paths: plain(&raw.paths),
+                matchers: plain(&raw.matchers),
+            },
             optional: raw.optional,
             why,
             line: self.source.line(line.span().start),
         })
+    }
+
+    /// What narrows lines of `services/proxy` and `pods/proxy`, and nothing else.
+    fn proxy_line(&self, raw: &raw::Permission) -> Checked<()> {
+        let is_proxy = |resource: &Spanned<String>| {
+            matches!(resource.get_ref().as_str(), "services/proxy" | "pods/proxy")
+        };
+        let only_proxies = !raw.resources.is_empty() && raw.resources.iter().all(is_proxy);
+        let first = [&raw.ports, &raw.paths, &raw.matchers]
+            .into_iter()
+            .find_map(|list| list.first());
+        if let (Some(first), false) = (first, only_proxies) {
+            return self.refuse(
+                first.span(),
+                "`ports`, `paths` and `matchers` belong to lines of `services/proxy` and `pods/proxy` alone; make two lines",
+            );
+        }
+        for port in &raw.ports {
+            self.require(
+                values::is_port(port.get_ref()),
+                port,
+                "port",
+                values::PORT_FORM,
+            )?;
+        }
+        for path in &raw.paths {
+            self.require(
+                values::is_path_prefix(path.get_ref()),
+                path,
+                "path",
+                values::PREFIX_FORM,
+            )?;
+        }
+        for matcher in &raw.matchers {
+            self.require(
+                values::is_matcher(matcher.get_ref()),
+                matcher,
+                "matcher",
+                values::MATCHER_FORM,
+            )?;
+        }
+        if only_proxies {
+            for name in &raw.names {
+                self.require(
+                    values::is_proxy_name(name.get_ref()),
+                    name,
+                    "name",
+                    values::PROXY_NAME_FORM,
+                )?;
+            }
+        }
+        Ok(())
     }
 
     fn path_line(

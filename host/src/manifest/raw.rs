@@ -58,6 +58,12 @@ pub(super) struct Permission {
     #[serde(default)]
     pub(super) non_resource: Vec<S<String>>,
     #[serde(default)]
+    pub(super) ports: Vec<S<String>>,
+    #[serde(default)]
+    pub(super) paths: Vec<S<String>>,
+    #[serde(default)]
+    pub(super) matchers: Vec<S<String>>,
+    #[serde(default)]
     pub(super) optional: bool,
     pub(super) why: S<String>,
 }

@@ -83,6 +83,66 @@ pub(crate) fn is_plain_path(text: &str) -> bool {
             .is_some_and(|rest| rest.split('/').all(segment))
 }
 
+/// For refusals of [`is_port`].
+pub(crate) const PORT_FORM: &str = "write a number such as `\"8080\"`, or the name of a port";
+/// For refusals of [`is_path_prefix`].
+pub(crate) const PREFIX_FORM: &str =
+    "write plain segments, as in `/metrics` or `/v1/`, or `/` for all";
+/// For refusals of [`is_matcher`].
+pub(crate) const MATCHER_FORM: &str = "write one equality, as in `job=\"dcgm\"`";
+/// For refusals of [`is_proxy_name`].
+pub(crate) const PROXY_NAME_FORM: &str =
+    "write name and port as they are sent, as in `prometheus:9090` or `https:gateway:443`";
+
+/// Whether text is a port: a number, or the name that a Service or container gives it.
+pub(crate) fn is_port(text: &str) -> bool {
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return !text.starts_with('0') && text.parse::<u16>().is_ok();
+    }
+    text.len() <= 15
+        && is_dns_label(text, 15)
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && !text.contains("--")
+}
+
+/// Whether text is the name of a proxy as the API server takes it: `[scheme:]name:port`.
+pub(crate) fn is_proxy_name(text: &str) -> bool {
+    let (rest, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let name = match rest.split_once(':') {
+        Some(("http" | "https", name)) => name,
+        Some(_) => return false,
+        None => rest,
+    };
+    is_port(port) && is_dns_subdomain(name)
+}
+
+/// Whether text is the beginning of paths in its plainest spelling; see [`is_plain_path`].
+pub(crate) fn is_path_prefix(text: &str) -> bool {
+    text == "/" || is_plain_path(text.strip_suffix('/').unwrap_or(text))
+}
+
+/// Whether text is an equality of PromQL in its plainest spelling: `label="value"`.
+pub(crate) fn is_matcher(text: &str) -> bool {
+    let Some((label, value)) = text.split_once('=') else {
+        return false;
+    };
+    let value = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'));
+    text.len() <= 256
+        && label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && label != "__name__"
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && value.is_some_and(|value| {
+            !value.is_empty()
+                && value
+                    .chars()
+                    .all(|c| !c.is_control() && !matches!(c, '"' | '\\'))
+        })
+}
+
 /// Whether text selects a part of an object: `/spec/devices/*/name`.
 pub(crate) fn is_keep_path(text: &str) -> bool {
     text.len() <= 256

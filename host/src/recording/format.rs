@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// `major.minor`. A reader refuses another major version, and a newer minor one: a field that it does not know could
 /// change a verdict.
-pub const FORMAT: &str = "1.1";
+pub const FORMAT: &str = "1.2";
 /// Name of the recording in the folder of an attempt.
 pub const RECORDING_FILE: &str = "recording.jsonl.zst";
 /// Name of the folder beside it that holds the answers.
@@ -215,9 +215,27 @@ pub struct ResourceAccess {
     /// Namespace; empty for cluster-scoped objects and for all namespaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// Object name; empty for lists, watches and collections.
+    /// Object name; empty for lists, watches and collections. For a proxy `[scheme:]name:port`, as the API server takes it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// For `services/proxy` and `pods/proxy`: the path at the workload, without query. Empty for everything else, so that
+    /// no call but those of `http` and `metrics` can be one of a proxy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+}
+
+impl ResourceAccess {
+    /// Whether it is a request to a workload, through the proxy of the API server.
+    pub fn is_proxied(&self) -> bool {
+        !self.path.is_empty() && self.is_proxy()
+    }
+
+    /// Whether it names the proxy of services or pods, by whatever call.
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.group.is_empty()
+            && self.subresource == "proxy"
+            && matches!(self.resource.as_str(), "services" | "pods")
+    }
 }
 
 /// How a call ended.
@@ -366,6 +384,51 @@ pub enum Seen {
         /// Body.
         body: String,
     },
+    /// A part of a body; empty when nothing was there at the moment.
+    Bytes(Bytes),
+    /// Numbers: when the parts of a body arrived.
+    Numbers(Vec<u32>),
+}
+
+/// Bytes in JSON: text where they are UTF-8, so that people can read a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bytes {
+    /// UTF-8.
+    Text(String),
+    /// Everything else.
+    Base64(String),
+}
+
+impl Bytes {
+    /// Bytes for a recording.
+    pub fn of(bytes: Vec<u8>) -> Bytes {
+        match String::from_utf8(bytes) {
+            Ok(text) => Bytes::Text(text),
+            Err(error) => Bytes::Base64(data_encoding::BASE64.encode(error.as_bytes())),
+        }
+    }
+
+    /// The bytes; none where a recording holds no base64.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Bytes::Text(text) => Some(text.clone().into_bytes()),
+            Bytes::Base64(text) => data_encoding::BASE64.decode(text.as_bytes()).ok(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Bytes::Text(text) => text.len(),
+            Bytes::Base64(text) => text.len() / 4 * 3,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A failure as the guest sees it; the contract's `error`.

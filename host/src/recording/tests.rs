@@ -359,19 +359,19 @@ fn each_kind_of_tampering_has_its_own_error() {
             "an unknown major version",
             |f| {
                 edit(f, |l| {
-                    l[0] = l[0].replace("\"format\":\"1.1\"", "\"format\":\"2.0\"")
+                    l[0] = l[0].replace("\"format\":\"1.2\"", "\"format\":\"2.0\"")
                 })
             },
             |e| {
                 e.to_string()
-                    .contains("recording format 2.0, this engine reads 1.1; use karat 9.8.7")
+                    .contains("recording format 2.0, this engine reads 1.2; use karat 9.8.7")
             },
         ),
         (
             "a newer minor version",
             |f| {
                 edit(f, |l| {
-                    l[0] = l[0].replace("\"format\":\"1.1\"", "\"format\":\"1.2\"")
+                    l[0] = l[0].replace("\"format\":\"1.2\"", "\"format\":\"1.3\"")
                 })
             },
             |e| matches!(e, RecordError::Format { .. }),
@@ -774,7 +774,7 @@ fn a_broken_fixture_names_its_line() {
             ),
             2,
         ),
-        (first.replace("\"format\":\"1.1\"", "\"format\":\"3.0\""), 1),
+        (first.replace("\"format\":\"1.2\"", "\"format\":\"3.0\""), 1),
     ] {
         match fixture::load(&text).unwrap_err() {
             RecordError::Fixture { line: found, .. } => assert_eq!(found, line, "{text}"),

@@ -9,7 +9,7 @@ use super::text::Foreign;
 use crate::model::{CaseKey, Conclusion};
 use crate::recording::Recording;
 use crate::recording::format::{
-    Access, Entry, Failure, ObjectFact as Object, ReplyKind, Seen, function,
+    Access, Bytes, Entry, Failure, ObjectFact as Object, ReplyKind, Seen, function,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -372,7 +372,7 @@ fn answer(recording: &Recording, entry: &Entry) -> Option<String> {
         Ok(Seen::Text(text)) if text.chars().count() <= ANSWER_SHOWN => Some(text),
         Ok(Seen::Event { kind, text }) if kind == "gap" => Some(text),
         Ok(Seen::Number(number)) => Some(number.to_string()),
-        Ok(Seen::Raw { body, .. }) => Some(body),
+        Ok(Seen::Raw { body, .. } | Seen::Bytes(Bytes::Text(body))) => Some(body),
         Ok(_) => None,
         Err(failure) => Some(failure_words(&failure)),
     }

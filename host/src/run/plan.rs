@@ -305,6 +305,7 @@ pub fn accesses(manifest: &Manifest, line: &crate::manifest::PermissionLine) -> 
                             subresource: subresource.to_owned(),
                             namespace: namespace.clone(),
                             name: name.clone(),
+                            path: String::new(),
                         }));
                     }
                 }
@@ -416,6 +417,7 @@ pub fn describe(line: &crate::manifest::PermissionLine) -> String {
         text.push_str(" named ");
         text.push_str(&line.names.join(", "));
     }
+    text.push_str(&crate::grant::describe_proxy(&line.proxy));
     text
 }
 
@@ -509,6 +511,7 @@ pub(crate) mod tests {
             scope,
             names: Vec::new(),
             non_resource: Vec::new(),
+            proxy: crate::manifest::ProxyLine::default(),
             optional: false,
             why: "w".to_owned(),
             line: 1,

@@ -112,6 +112,7 @@ pub fn rights(
                 verb,
                 scope,
                 names,
+                ..
             } => (group, resource, verb, scope, names),
         };
         let (plain, subresource) = resource.split_once('/').unwrap_or((resource, ""));
@@ -127,7 +128,8 @@ pub fn rights(
         if nameless || guard::is_never(&access) {
             continue;
         }
-        let writes = guard::is_write(verb);
+        // A POST to a workload is `create services/proxy`; whose workload it is, the door decides.
+        let writes = guard::is_write(verb) && !access.is_proxy();
         let excepted = effective
             .exceptions()
             .foreign_objects

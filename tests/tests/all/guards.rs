@@ -290,7 +290,10 @@ fn is_of_call(id: &str, call: &str) -> bool {
 fn calls_of(recording: &Recording) -> Vec<&Entry> {
     let entries = recording.entries().iter();
     entries
-        .filter(|entry| entry.function.starts_with("kube-") && !entry.function.contains(".cursor."))
+        .filter(|entry| {
+            entry.function.starts_with("kube-") && !entry.function.contains(".cursor.")
+                || entry.function == "http.request.send"
+        })
         .collect()
 }
 
@@ -298,7 +301,6 @@ fn calls_of(recording: &Recording) -> Vec<&Entry> {
 fn guest(id: &str, script: &Value, reach: &'static str) -> Guest {
     let mut guest = Guest::scripted(id, script)
         .reach(reach)
-        .capability("http")
         .capability("pods")
         .budget("calls = 2000\nwall = \"5m\"")
         .lines("\n[[namespaces]]\nalias = \"main\"\npod-security = \"baseline\"\npods = 5\n")
@@ -455,7 +457,7 @@ fn rows_out_of_reach_refuse_as_well() -> Result<()> {
             resource: resource.into(),
             subresource: subresource.into(),
             namespace: namespace.into(),
-            name: String::new(),
+            ..ResourceAccess::default()
         };
         let refusal = guard::check(&mut guard::Request::of(&access), &context).err();
         let rule = refusal.as_ref().map(|refusal| refusal.rule);

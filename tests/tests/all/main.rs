@@ -26,3 +26,4 @@ mod side_by_side;
 mod submit;
 mod witness;
 mod words;
+mod workloads;

@@ -52,10 +52,24 @@ fn places() -> Vec<Shot> {
             "create serviceaccounts/token kube-system default",
         ),
         good("token-request", &own("get", "serviceaccounts", "@")),
-        bad("proxy", "get nodes/proxy - n1"),
+        bad("node-proxy", "get nodes/proxy - n1"),
+        bad("node-proxy", "create nodes/proxy - n1").at("/run"),
+        good("node-proxy", "get nodes - n1"),
         bad("proxy", &own("get", "services/proxy", "@")),
         bad("proxy", "create pods/proxy kube-system x"),
-        good("proxy", "get nodes - n1"),
+        bad(
+            "proxy",
+            "get services/proxy kube-system https:metrics-server:443",
+        )
+        .at("/metrics"),
+        bad(
+            "proxy",
+            "create pods/proxy karat-abcdefgh-other-main own-abcdefgh:80",
+        )
+        .at("/"),
+        bad("proxy", "get services/proxy - x:80").at("/"),
+        good("proxy", "get services/proxy @ own-abcdefgh:80").at("/metrics"),
+        good("proxy", "create pods/proxy @ own-abcdefgh:80").at("/v1/models"),
         bad("binding", &own("create", "pods/binding", "@")),
         bad("binding", &create("bindings", "@")),
         good("binding", &own("get", "pods", "@")),

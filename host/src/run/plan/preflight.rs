@@ -38,6 +38,13 @@ const ENGINE_NEEDS: &[(&str, &str, &[&str], bool)] = &[
     ("", "persistentvolumeclaims", &["list"], true),
 ];
 
+/// What the engine looks at before a probe's request to a workload of its own, as [`ENGINE_NEEDS`].
+const TARGET_NEEDS: &[(&str, &str, &[&str], bool)] = &[
+    ("", "services", &["get"], true),
+    ("", "pods", &["get", "list"], true),
+    ("discovery.k8s.io", "endpointslices", &["list"], true),
+];
+
 /// What the engine does with the Lease of runs: verbs, and whether the name is known then.
 const LEASE_NEEDS: &[(&str, bool)] = &[
     ("create", false),
@@ -319,7 +326,13 @@ fn needs(
     }
     if writes || witness {
         let account_needs = if accounts { ACCOUNT_NEEDS } else { &[] };
-        for (group, resource, verbs, in_sandbox) in ENGINE_NEEDS.iter().chain(account_needs) {
+        let target_needs = if manifests.iter().any(|manifest| asks_workloads(manifest)) {
+            TARGET_NEEDS
+        } else {
+            &[]
+        };
+        let engine = ENGINE_NEEDS.iter().chain(account_needs).chain(target_needs);
+        for (group, resource, verbs, in_sandbox) in engine {
             for verb in *verbs {
                 let access = ResourceAccess {
                     verb: (*verb).to_owned(),
@@ -337,6 +350,15 @@ fn needs(
         }
     }
     needs
+}
+
+/// Whether a probe may send requests to workloads of its own.
+fn asks_workloads(manifest: &Manifest) -> bool {
+    let is_proxy = |resource: &String| matches!(resource.as_str(), "services/proxy" | "pods/proxy");
+    manifest
+        .permissions
+        .iter()
+        .any(|line| line.scope == Scope::Sandbox && line.resources.iter().any(is_proxy))
 }
 
 fn sandbox() -> String {

@@ -2,8 +2,10 @@
 
 use crate::case::Conclusion;
 use crate::error::Result;
+use crate::http::Request;
 use crate::kube::{EventKind, Query, RawAnswer, Target};
-use crate::testing::with;
+use crate::metrics::Sample;
+use crate::testing::{Pending, with};
 
 pub(crate) fn run_id() -> String {
     crate::testing::RUN_ID.to_owned()
@@ -103,7 +105,7 @@ impl Cursor {
 pub(crate) struct Watch(usize);
 
 #[derive(Debug)]
-pub(crate) struct Source(usize);
+pub(crate) struct Source(Pending);
 
 pub(crate) fn open_watch(from: &Query) -> Result<Watch> {
     with(|attempt| attempt.open_watch(from)).map(Watch)
@@ -115,7 +117,7 @@ impl Watch {
     }
 
     pub(crate) fn ready(&self) -> Source {
-        Source(self.0)
+        Source(Pending::Watch(self.0))
     }
 
     pub(crate) fn close(&self) {
@@ -123,9 +125,50 @@ impl Watch {
     }
 }
 
+#[derive(Debug)]
+pub(crate) struct Response(usize);
+
+pub(crate) fn send(request: &Request, timeout_ms: u32) -> Result<Response> {
+    with(|attempt| attempt.send_request(request, timeout_ms)).map(Response)
+}
+
+impl Response {
+    pub(crate) fn ready(&self) -> Source {
+        Source(Pending::Response(self.0))
+    }
+
+    pub(crate) fn status(&self) -> Result<Option<u16>> {
+        with(|attempt| attempt.response_status(self.0))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        with(|attempt| attempt.response_header(self.0, name))
+    }
+
+    pub(crate) fn read(&self, max: u32) -> Result<Option<Vec<u8>>> {
+        with(|attempt| attempt.response_read(self.0, max))
+    }
+
+    pub(crate) fn arrivals(&self) -> Vec<u32> {
+        with(|attempt| attempt.response_arrivals(self.0))
+    }
+
+    pub(crate) fn close(&self) {
+        with(|attempt| attempt.response_close(self.0));
+    }
+}
+
+pub(crate) fn scrape(target: &str, path: &str, names: &[String]) -> Result<Vec<Sample>> {
+    with(|attempt| attempt.scrape(target, path, names))
+}
+
+pub(crate) fn query(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
+    with(|attempt| attempt.query(endpoint, promql))
+}
+
 pub(crate) fn wait_any(sources: &[&Source], timeout_ms: u32) -> Result<Vec<u32>> {
-    let watches: Vec<usize> = sources.iter().map(|source| source.0).collect();
-    with(|attempt| attempt.wait_any(&watches, timeout_ms))
+    let sources: Vec<Pending> = sources.iter().map(|source| source.0).collect();
+    with(|attempt| attempt.wait_any(&sources, timeout_ms))
 }
 
 pub(crate) fn discover() -> Result<String> {

@@ -3,7 +3,9 @@
 use crate::bindings::karat::probe as wit;
 use crate::case::Conclusion;
 use crate::error::{Answer, Error, Result};
+use crate::http::Request;
 use crate::kube::{EventKind, Query, RawAnswer, Target};
+use crate::metrics::Sample;
 
 impl From<wit::types::Error> for Error {
     fn from(error: wit::types::Error) -> Self {
@@ -176,6 +178,65 @@ impl Watch {
     pub(crate) fn close(&self) {
         self.0.close();
     }
+}
+
+#[derive(Debug)]
+pub(crate) struct Response(wit::http::Response);
+
+pub(crate) fn send(request: &Request, timeout_ms: u32) -> Result<Response> {
+    let built = wit::http::Request::new(&request.method, &request.target, &request.path);
+    for (name, value) in &request.headers {
+        built.header(name, value);
+    }
+    if let Some(body) = &request.body {
+        built.body(body);
+    }
+    Ok(Response(built.send(timeout_ms)?))
+}
+
+impl Response {
+    pub(crate) fn ready(&self) -> Source {
+        Source(self.0.ready())
+    }
+
+    pub(crate) fn status(&self) -> Result<Option<u16>> {
+        Ok(self.0.status()?)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        self.0.header(name)
+    }
+
+    pub(crate) fn read(&self, max: u32) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.read(max)?)
+    }
+
+    pub(crate) fn arrivals(&self) -> Vec<u32> {
+        self.0.arrivals()
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+}
+
+fn samples(read: &wit::metrics::Samples) -> Vec<Sample> {
+    (0..read.len())
+        .map(|at| Sample {
+            name: read.name(at),
+            labels: read.labels(at),
+            value: read.value(at),
+            text: read.text(at),
+        })
+        .collect()
+}
+
+pub(crate) fn scrape(target: &str, path: &str, names: &[String]) -> Result<Vec<Sample>> {
+    Ok(samples(&wit::metrics::scrape(target, path, names)?))
+}
+
+pub(crate) fn query(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
+    Ok(samples(&wit::metrics::query(endpoint, promql)?))
 }
 
 pub(crate) fn wait_any(sources: &[&Source], timeout_ms: u32) -> Result<Vec<u32>> {

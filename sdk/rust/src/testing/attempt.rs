@@ -5,6 +5,7 @@
 
 use super::cluster::{ChangeKind, FakeCluster, Fault, Key, matches};
 use super::manifest::Manifest;
+use super::workload::ResponseState;
 use super::{Call, CaseRecord};
 use crate::case::Conclusion;
 use crate::error::{Answer, Error, Result};
@@ -35,6 +36,16 @@ pub(crate) struct Attempt {
     pub(super) leases: Vec<(Vec<String>, bool)>,
     cursors: Vec<CursorState>,
     watches: Vec<WatchState>,
+    pub(super) responses: Vec<ResponseState>,
+}
+
+/// What a probe may wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pending {
+    /// A watch by its number.
+    Watch(usize),
+    /// A response by its number.
+    Response(usize),
 }
 
 struct CursorState {
@@ -132,6 +143,7 @@ impl Attempt {
             leases: Vec::new(),
             cursors: Vec::new(),
             watches: Vec::new(),
+            responses: Vec::new(),
         };
         for alias in attempt.manifest.aliases() {
             let name = attempt.namespace_name(&alias);
@@ -145,7 +157,7 @@ impl Attempt {
         format!("karat-{RUN}-{id}-{alias}")
     }
 
-    fn is_sandbox(&self, namespace: &str) -> bool {
+    pub(super) fn is_sandbox(&self, namespace: &str) -> bool {
         self.manifest
             .aliases()
             .iter()
@@ -504,21 +516,34 @@ impl Attempt {
         self.watches[watch].open = false;
     }
 
-    pub(crate) fn wait_any(&mut self, watches: &[usize], timeout_ms: u32) -> Result<Vec<u32>> {
+    pub(crate) fn wait_any(&mut self, sources: &[Pending], timeout_ms: u32) -> Result<Vec<u32>> {
         let end = self.cluster.now + Duration::from_millis(u64::from(timeout_ms));
         loop {
             let mut ready = Vec::new();
-            for (at, watch) in (0u32..).zip(watches) {
-                let state = &mut self.watches[*watch];
-                state.catch_up(&self.cluster)?;
-                if !state.queue.is_empty() || !state.open {
-                    ready.push(at);
+            let mut next = end;
+            for (at, source) in (0u32..).zip(sources) {
+                match source {
+                    Pending::Watch(watch) => {
+                        let state = &mut self.watches[*watch];
+                        state.catch_up(&self.cluster)?;
+                        if !state.queue.is_empty() || !state.open {
+                            ready.push(at);
+                        }
+                    }
+                    Pending::Response(response) => {
+                        let state = &self.responses[*response];
+                        if state.is_ready(self.cluster.now) {
+                            ready.push(at);
+                        } else if let Some(due) = state.next() {
+                            next = next.min(due);
+                        }
+                    }
                 }
             }
             if !ready.is_empty() || self.cluster.now >= end {
                 return Ok(ready);
             }
-            self.cluster.pass(end - self.cluster.now);
+            self.cluster.pass(next - self.cluster.now);
             let wall = self.manifest.wall();
             if self.cluster.now > wall {
                 return Err(Error::Budget(format!("wall: {} s", wall.as_secs())));

@@ -105,6 +105,7 @@ pub struct FakeCluster {
     dropped: Vec<(String, String)>,
     page: usize,
     held: BTreeMap<String, String>,
+    pub(super) workloads: super::workload::Workloads,
 }
 
 impl std::fmt::Debug for FakeCluster {
@@ -149,6 +150,7 @@ impl FakeCluster {
             dropped: Vec::new(),
             page: 500,
             held: BTreeMap::new(),
+            workloads: Default::default(),
         };
         for (plural, kind, namespaced) in [
             ("namespaces", "Namespace", false),

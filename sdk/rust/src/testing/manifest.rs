@@ -56,6 +56,12 @@ struct Permission {
     verbs: Vec<String>,
     scope: Option<toml::Value>,
     #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    ports: Vec<String>,
+    #[serde(default)]
+    paths: Vec<String>,
+    #[serde(default)]
     non_resource: Vec<String>,
 }
 
@@ -95,6 +101,42 @@ struct Setting {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Budget {
     wall: Option<String>,
+}
+
+impl Permission {
+    fn opens(
+        &self,
+        group: &str,
+        resource: &str,
+        verb: &str,
+        in_sandbox: bool,
+        namespace: &str,
+    ) -> bool {
+        let has = |list: &[String], word: &str| list.iter().any(|have| have == word || have == "*");
+        let scope = match &self.scope {
+            // Without a scope, a line means the namespaces of the manifest.
+            None => in_sandbox,
+            Some(toml::Value::String(scope)) if scope == "sandbox" => in_sandbox,
+            Some(toml::Value::String(scope)) if scope == "cluster" => true,
+            Some(toml::Value::Table(table)) => {
+                table.get("namespace").and_then(toml::Value::as_str) == Some(namespace)
+            }
+            _ => false,
+        };
+        scope
+            && has(&self.api_groups, group)
+            && has(&self.resources, resource)
+            && has(&self.verbs, verb)
+    }
+
+    fn names_workloads(&self) -> bool {
+        let pods = self
+            .resources
+            .iter()
+            .any(|resource| resource == "pods/proxy");
+        matches!(self.scope, Some(toml::Value::Table(_)))
+            && (!self.names.is_empty() || pods && !self.ports.is_empty() && !self.paths.is_empty())
+    }
 }
 
 impl Manifest {
@@ -158,22 +200,33 @@ impl Manifest {
         in_sandbox: bool,
         namespace: &str,
     ) -> bool {
-        let has = |list: &[String], word: &str| list.iter().any(|have| have == word || have == "*");
+        self.permissions
+            .iter()
+            .any(|line| line.opens(group, resource, verb, in_sandbox, namespace))
+    }
+
+    /// As [`Manifest::allows`] for a request to a workload. Those of others must be named.
+    pub(super) fn allows_workload(
+        &self,
+        resource: &str,
+        verb: &str,
+        in_sandbox: bool,
+        namespace: &str,
+        name: &str,
+        path: &str,
+    ) -> bool {
+        let port = name.rsplit(':').next().unwrap_or_default();
+        let below = |prefix: &String| {
+            path.strip_prefix(prefix.as_str()).is_some_and(|rest| {
+                rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')
+            })
+        };
         self.permissions.iter().any(|line| {
-            let scope = match &line.scope {
-                // Without a scope, a line means the namespaces of the manifest.
-                None => in_sandbox,
-                Some(toml::Value::String(scope)) if scope == "sandbox" => in_sandbox,
-                Some(toml::Value::String(scope)) if scope == "cluster" => true,
-                Some(toml::Value::Table(table)) => {
-                    table.get("namespace").and_then(toml::Value::as_str) == Some(namespace)
-                }
-                _ => false,
-            };
-            scope
-                && has(&line.api_groups, group)
-                && has(&line.resources, resource)
-                && has(&line.verbs, verb)
+            line.opens("", resource, verb, in_sandbox, namespace)
+                && (line.names.is_empty() || line.names.iter().any(|have| have == name))
+                && (line.ports.is_empty() || line.ports.iter().any(|have| have == port))
+                && (line.paths.is_empty() || line.paths.iter().any(below))
+                && (in_sandbox || line.names_workloads())
         })
     }
 

@@ -44,10 +44,12 @@ mod manifest;
 mod selector;
 #[cfg(test)]
 mod tests;
+mod workload;
 
 pub use asserts::assert_faults_are_no_fail;
-pub(crate) use attempt::{if_running, with};
+pub(crate) use attempt::{Pending, if_running, with};
 pub use cluster::{Admission, FakeCluster, Fault};
+pub use workload::Answering;
 
 use crate::Probe;
 use crate::case::Conclusion;

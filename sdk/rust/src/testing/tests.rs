@@ -295,3 +295,124 @@ fn a_probe_that_takes_trouble_for_a_fail_is_found() {
     }
     assert_faults_are_no_fail::<Hasty>(MANIFEST, || FakeCluster::new("v1.37.0"));
 }
+
+mod workloads {
+    use crate::http::{Request, Unreached, service, unreached};
+    use crate::metrics::{self, Sample};
+    use crate::testing::{Answering, FakeCluster, Fault, run};
+    use crate::{CaseId, Error, Probe, Result, json, wait};
+    use std::time::Duration;
+
+    const MANIFEST: &str = r#"
+id = "example"
+cases = [{ id = "answers", kind = "positive", required = "always", effect = ["get services/proxy"] }]
+[[namespaces]]
+alias = "main"
+[[permissions]]
+api-groups = [""]
+resources = ["services/proxy"]
+verbs = ["get", "create"]
+[[permissions]]
+api-groups = [""]
+resources = ["services/proxy"]
+verbs = ["get"]
+scope = { namespace = "monitoring" }
+names = ["prometheus:9090"]
+paths = ["/api/v1/query"]
+"#;
+    const ANSWERS: CaseId = CaseId::from_manifest("answers");
+    const SECOND: Duration = Duration::from_secs(1);
+    const ECHO: &str = "service:karat-abcd2345-example-main/echo:80";
+
+    struct Example;
+    impl Probe for Example {
+        fn check() -> Result<()> {
+            let case = ANSWERS.open("")?;
+            let namespace = crate::run::namespace("main")?;
+            let echo = service(&namespace, "echo", 80);
+            assert_eq!(echo, ECHO);
+            let sent = Request::post_json(&echo, "/v1/chat", &json!({"a": 1})).send(10 * SECOND)?;
+            let other = Request::get(&echo, "/quick").send(10 * SECOND)?;
+            assert_eq!(sent.wait_status(SECOND)?, 200);
+            assert_eq!(other.wait_status(SECOND)?, 404);
+            assert_eq!(sent.read(100)?, Some(b"one".to_vec()));
+            assert_eq!(sent.read(100)?, Some(Vec::new()));
+            assert_eq!(
+                wait::any(&[&sent.ready(), &other.ready()], 5 * SECOND)?,
+                [1]
+            );
+            assert_eq!(other.finish(SECOND)?.text(), "no");
+            let reply = sent.finish(5 * SECOND)?;
+            assert_eq!((reply.text().as_str(), reply.arrivals.len()), ("two", 2));
+            let gone = Request::get(&service(&namespace, "none", 80), "/").fetch(SECOND);
+            assert_eq!(
+                gone.err().as_ref().and_then(unreached),
+                Some(Unreached::Missing)
+            );
+            for foreign in ["prometheus", "other"] {
+                let refused =
+                    Request::get(&service("monitoring", foreign, 9090), "/admin").fetch(SECOND);
+                assert!(matches!(refused, Err(Error::Refused(_))));
+            }
+            let samples = metrics::scrape(&echo, "/metrics", &["count_total"])?;
+            assert_eq!((samples.len(), samples[0].text.as_str()), (1, "10"));
+            let found = metrics::query(
+                "service:monitoring/prometheus:9090",
+                "max(count_total{run=\"x\"})",
+            )?;
+            case.observe("count", &found[0].text);
+            case.pass()
+        }
+    }
+
+    fn cluster() -> FakeCluster {
+        let mut cluster = FakeCluster::new("v1.37.0");
+        cluster
+            .workload(ECHO, |_, request| match request.path.as_str() {
+                "/v1/chat" => Answering::arriving(200)
+                    .chunk(Duration::ZERO, "one")
+                    .chunk(3 * SECOND, "two"),
+                _ => Answering::text(404, "no"),
+            })
+            .exposes(ECHO, |_, _| {
+                vec![
+                    Sample::new("count_total", &[], "10"),
+                    Sample::new("other", &[], "1"),
+                ]
+            })
+            .knows("service:monitoring/prometheus:9090", |_, promql| {
+                assert!(promql.starts_with("max("));
+                vec![Sample::new("", &[], "10")]
+            });
+        cluster
+    }
+
+    #[test]
+    fn workloads_answer_expose_and_are_refused() {
+        let run = run::<Example>(MANIFEST, cluster());
+        run.result.as_ref().unwrap();
+        run.assert_passed(&["answers"]);
+    }
+
+    struct Reads;
+    impl Probe for Reads {
+        fn check() -> Result<()> {
+            let broken = Request::get(ECHO, "/").fetch(SECOND);
+            let lost = Request::get(ECHO, "/").fetch(SECOND);
+            assert!(
+                matches!(&broken, Err(Error::NoAnswer(text)) if text.contains("broke off")),
+                "{broken:?}"
+            );
+            assert!(matches!(lost, Err(Error::NoAnswer(_))));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_breaks_off_is_no_answer() {
+        let mut cluster = FakeCluster::new("v1.37.0");
+        cluster.workload(ECHO, |_, _| Answering::text(200, "cut").break_off());
+        cluster.fail("get", "services/proxy", Fault::Lost, 1, 1);
+        run::<Reads>(MANIFEST, cluster).result.unwrap();
+    }
+}

@@ -5,7 +5,7 @@
 //! "pods", "ns": "…", "name": "…"}`; the words of `do` are those of [`Step`].
 
 use crate::bindings::karat::probe::{
-    cases, clock, kube_read, kube_write, leases, log, run, types, wait,
+    cases, clock, http, kube_read, kube_write, leases, log, metrics, run, types, wait,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -105,6 +105,32 @@ enum Step {
         #[serde(default)]
         ns: String,
         labels: String,
+    },
+    /// One request to a workload, read to its end.
+    Http {
+        method: String,
+        target: String,
+        path: String,
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+        #[serde(default)]
+        body: String,
+        ms: u32,
+    },
+    /// So many requests at once, of which none is read.
+    Flood {
+        target: String,
+        path: String,
+        times: u32,
+    },
+    Scrape {
+        target: String,
+        path: String,
+        names: Vec<String>,
+    },
+    Query {
+        endpoint: String,
+        promql: String,
     },
     Log {
         text: String,
@@ -296,6 +322,44 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
             } => target(&api, &resource, &ns)
                 .delete_collection(&labels)
                 .map(|n| n.to_string()),
+            Step::Http {
+                method,
+                target,
+                path,
+                headers,
+                body,
+                ms,
+            } => {
+                let request = http::Request::new(&method, &target, &path);
+                for (name, value) in &headers {
+                    request.header(name, value);
+                }
+                if !body.is_empty() {
+                    request.body(body.as_bytes());
+                }
+                request.send(ms).and_then(|response| finish(&response, ms))
+            }
+            Step::Flood {
+                target,
+                path,
+                times,
+            } => {
+                let mut open = Vec::new();
+                (0..times)
+                    .try_for_each(|_| {
+                        open.push(http::Request::new("GET", &target, &path).send(60_000)?);
+                        Ok(())
+                    })
+                    .map(|()| format!("{times} are open"))
+            }
+            Step::Scrape {
+                target,
+                path,
+                names,
+            } => metrics::scrape(&target, &path, &names).map(|found| readings(&found)),
+            Step::Query { endpoint, promql } => {
+                metrics::query(&endpoint, &promql).map(|found| readings(&found))
+            }
             Step::Log { text } => {
                 log::write("info", &text);
                 Ok(String::new())
@@ -342,6 +406,37 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
         log::write("info", &line);
     }
     Ok(())
+}
+
+/// The whole answer: code, then the body.
+fn finish(response: &http::Response, ms: u32) -> Result<String, types::Error> {
+    let ready = response.ready();
+    let mut code = None;
+    let mut body = Vec::new();
+    loop {
+        if code.is_none() {
+            code = response.status()?;
+        }
+        match response.read(65_536)? {
+            None => break,
+            Some(bytes) if bytes.is_empty() => {
+                if wait::any(&[&ready], ms)?.is_empty() {
+                    return Ok("nothing arrived".into());
+                }
+            }
+            Some(bytes) => body.extend(bytes),
+        }
+    }
+    let text = String::from_utf8_lossy(&body);
+    Ok(format!("{} {text}", code.unwrap_or_default()))
+}
+
+fn readings(found: &metrics::Samples) -> String {
+    let lines = (0..found.len()).map(|at| {
+        let labels = found.labels(at);
+        format!("{}{labels:?} {}", found.name(at), found.text(at))
+    });
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// A body given as a string is sent as it is, so that scripts can send what is no JSON.

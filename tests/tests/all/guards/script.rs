@@ -185,6 +185,10 @@ fn collection(api: &str, resource: &str, ns: &str, labels: &str) -> Value {
     with(place("delete-collection", api, resource, ns), json!({"labels": labels}))
 }
 
+fn http(method: &str, target: &str, path: &str) -> Value {
+    json!({"do": "http", "method": method, "target": target, "path": path, "ms": 1000})
+}
+
 /// All calls. `stranger` is the uid of an object of others.
 pub(super) fn steps(stranger: &str) -> Vec<Step> {
     [places(), metadata(stranger), workloads(), rights(), network(), cluster(), crowd()].into_iter().flatten().collect()
@@ -195,7 +199,10 @@ fn places() -> Vec<Step> {
     vec![
         bad("token-request", of("get", "default", "v1", "serviceaccounts/token", MAIN)),
         bad("token-request", replace("default", "v1", "serviceaccounts/token", "kube-system", json!({}))),
-        bad("proxy", merge("any", "v1", "nodes/proxy", "", json!({}))),
+        bad("node-proxy", merge("any", "v1", "nodes/proxy", "", json!({}))),
+        bad("proxy", http("GET", "service:default/https:kubernetes:443", "/version")),
+        bad("proxy", http("POST", "pod:kube-system/any:10250", "/run/a/b/c")),
+        bad("proxy", http("DELETE", "service:default/any:http", "/")),
         bad("proxy", replace("kubernetes", "v1", "services/proxy", "default", json!({}))),
         early(of("get", "any", "v1", "nodes/proxy", ""), "no object"),
         early(of("get", "any", "v1", "pods/proxy", MAIN), "no object"),
