@@ -345,5 +345,29 @@ fn document(redactor: &crate::redact::Redactor, samples: Vec<Sample>) -> String 
     Value::from(all).to_string()
 }
 
+/// Both readers of outside text in this module, for fuzzing: an exposition, and an expression with its way to the wire.
+#[doc(hidden)]
+pub fn read_anything(text: &str) {
+    for kind in ["text/plain", "application/openmetrics-text"] {
+        let names: Vec<String> = text
+            .split(['{', ' ', '\n'])
+            .take(8)
+            .map(str::to_owned)
+            .collect();
+        for sample in read(kind, text.as_bytes(), &names).unwrap_or_default() {
+            assert!(exposition::number_of(&sample.text).is_some());
+            assert!(sample.labels.is_sorted());
+        }
+    }
+    let granted = Granted {
+        run: "abcdefgh",
+        namespaces: Vec::new(),
+        matchers: std::collections::BTreeSet::from(["job=\"dcgm\""]),
+    };
+    if let Ok(sent) = promql::check(text, &granted) {
+        assert_eq!(promql::check(&sent, &granted).as_ref(), Ok(&sent));
+    }
+}
+
 #[cfg(test)]
 mod tests;

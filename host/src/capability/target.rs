@@ -547,16 +547,17 @@ mod tests {
             json!([{"kind": "ReplicaSet", "controller": true}]);
         assert!(fits(&endpoint("u2"), &controlled));
 
-        let mut hostile = Vec::new();
-        hostile.push((endpoint("u2"), pod("u2")));
-        hostile.push((endpoint(""), pod("")));
-        hostile.push((endpoint("u9"), pod("u1")));
         let mut node = pod("u2");
         node["metadata"]["ownerReferences"] = json!([{"kind": "Node", "controller": true}]);
-        hostile.push((endpoint("u2"), node));
         let mut host = pod("u1");
         host["spec"]["hostNetwork"] = json!(true);
-        hostile.push((endpoint("u1"), host));
+        let mut hostile = vec![
+            (endpoint("u2"), pod("u2")),
+            (endpoint(""), pod("")),
+            (endpoint("u9"), pod("u1")),
+            (endpoint("u2"), node),
+            (endpoint("u1"), host),
+        ];
         for (key, value) in [
             ("/addresses", json!(["169.254.169.254"])),
             ("/addresses", json!(["10.0.0.1", "127.0.0.1"])),

@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::host;
+use crate::kube::Object;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,12 +84,102 @@ pub fn scrape(target: &str, path: &str, names: &[&str]) -> Result<Vec<Sample>> {
 /// # Errors
 /// Those of a request; [`crate::Error::Answered`] with Prometheus' own `errorType` as the reason.
 pub fn query(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
-    host::query(endpoint, promql)
+    host::promql(endpoint, promql)
+}
+
+/// A service that answers PromQL, for [`query`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryApi {
+    /// The system that its labels name.
+    pub system: &'static str,
+    /// The endpoint. Its service must be named by a permission line and a grant before it can be asked.
+    pub endpoint: String,
+}
+
+/// Systems by the value of the label `app.kubernetes.io/name` or `app`, with the ports of their query API and what stands
+/// before `/api/v1`.
+const SYSTEMS: &[(&str, &[&str], &[u64], &str)] = &[
+    ("Prometheus", &["prometheus"], &[9090, 80], ""),
+    (
+        "Thanos",
+        &["thanos-query-frontend", "thanos-query", "thanos-querier"],
+        &[9090, 10902, 9091],
+        "",
+    ),
+    (
+        "VictoriaMetrics",
+        &["vmsingle", "victoria-metrics-single"],
+        &[8428, 8429],
+        "",
+    ),
+    (
+        "VictoriaMetrics cluster",
+        &["vmselect"],
+        &[8481],
+        "/select/0/prometheus",
+    ),
+    (
+        "Mimir",
+        &["mimir", "mimir-query-frontend"],
+        &[8080],
+        "/prometheus",
+    ),
+];
+
+/// The query APIs among the services of a cluster, in their order. A label is a claim: [`query`] of `vector(1)` shows whether
+/// it holds.
+pub fn query_apis(services: &[Object]) -> Vec<QueryApi> {
+    let found = services.iter().filter_map(|service| {
+        let labels = service.at("/metadata/labels");
+        let named =
+            ["app.kubernetes.io/name", "app"].map(|key| labels[key].as_str().unwrap_or_default());
+        let ports = service.at("/spec/ports").as_array()?;
+        SYSTEMS.iter().find_map(|(system, names, numbers, prefix)| {
+            names.iter().find(|name| named.contains(name))?;
+            let port = numbers.iter().find(|number| {
+                ports
+                    .iter()
+                    .any(|port| port["port"].as_u64() == Some(**number))
+            })?;
+            let target = crate::http::service(service.namespace(), service.name(), port);
+            Some(QueryApi {
+                system,
+                endpoint: format!("{target}{prefix}"),
+            })
+        })
+    });
+    found.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn query_apis_are_found_by_label_and_port() {
+        let service = |name: &str, label: &str, port: u64| {
+            Object::new(
+                json!({"metadata": {"namespace": "monitoring", "name": name, "labels": {"app.kubernetes.io/name": label}},
+                "spec": {"ports": [{"port": 1}, {"port": port}]}}),
+            )
+        };
+        let found = query_apis(&[
+            service("a", "prometheus", 9090),
+            service("b", "prometheus", 9093),
+            service("c", "grafana", 9090),
+            service("d", "vmselect", 8481),
+            Object::new(json!({"metadata": {"name": "e"}})),
+        ]);
+        let endpoints: Vec<&str> = found.iter().map(|api| api.endpoint.as_str()).collect();
+        assert_eq!(
+            endpoints,
+            [
+                "service:monitoring/a:9090",
+                "service:monitoring/d:8481/select/0/prometheus"
+            ]
+        );
+    }
 
     #[test]
     fn sentinels_are_no_readings() {

@@ -162,7 +162,7 @@ pub(crate) fn scrape(target: &str, path: &str, names: &[String]) -> Result<Vec<S
     with(|attempt| attempt.scrape(target, path, names))
 }
 
-pub(crate) fn query(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
+pub(crate) fn promql(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
     with(|attempt| attempt.query(endpoint, promql))
 }
 

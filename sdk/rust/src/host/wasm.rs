@@ -235,7 +235,7 @@ pub(crate) fn scrape(target: &str, path: &str, names: &[String]) -> Result<Vec<S
     Ok(samples(&wit::metrics::scrape(target, path, names)?))
 }
 
-pub(crate) fn query(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
+pub(crate) fn promql(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
     Ok(samples(&wit::metrics::query(endpoint, promql)?))
 }
 
