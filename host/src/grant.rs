@@ -574,7 +574,8 @@ impl Effective {
         self.opens_for_names(rule, access)
             && proxy::opens(rule, access)
             && (names.is_empty()
-                || (!NAMELESS_VERBS.contains(&access.verb.as_str())
+                // A POST to a workload is a `create` that has a name.
+                || ((!NAMELESS_VERBS.contains(&access.verb.as_str()) || access.is_proxied())
                     && names.contains(&access.name)))
     }
 

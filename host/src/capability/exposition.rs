@@ -180,7 +180,7 @@ impl Reader {
                 "a comment that is none of `# HELP`, `# TYPE`, `# UNIT`, `# EOF`".to_owned(),
             );
         }
-        if !matches!(keyword, "HELP" | "TYPE") && !(strict && keyword == "UNIT") {
+        if !(matches!(keyword, "HELP" | "TYPE") || strict && keyword == "UNIT") {
             return Ok(());
         }
         let name = words.next().unwrap_or_default().trim_matches([' ', '\t']);

@@ -169,8 +169,8 @@ pub async fn get(door: &Door, query: &Query, name: &str) -> Result<String, Failu
 fn check_subresource(resource: &Resource) -> Result<(), Failure> {
     match resource.subresource.as_str() {
         "log" | "exec" | "attach" | "portforward" | "proxy" => Err(Failure::Refused(format!(
-            "{}/{} is no object: logs and commands belong to the interface `pods`, proxies to `http`; both are drafted and \
-             not served in this release",
+            "{}/{} is no object: logs and commands belong to the interface `pods`, requests to workloads \
+             to `http` and `metrics`",
             resource.resource, resource.subresource
         ))),
         _ => Ok(()),

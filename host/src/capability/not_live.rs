@@ -1,4 +1,4 @@
-//! Interfaces that the contract drafts and this release does not serve: `pods`, `http`, `metrics`, `device`.
+//! Interfaces that the contract drafts and this release does not serve: `pods`, `device`.
 //!
 //! Every function that can fail is refused in words; handles that such a function would have given never exist.
 

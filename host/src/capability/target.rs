@@ -315,7 +315,9 @@ async fn own_service(wire: &Wire, at: &ResourceAccess) -> Result<Facts, Trouble>
     .await?;
     let spec = &service["spec"];
     if spec["type"] == "ExternalName"
-        || !spec["selector"].as_object().is_some_and(|s| !s.is_empty())
+        || spec["selector"]
+            .as_object()
+            .is_none_or(|selector| selector.is_empty())
     {
         return Err(foreign(format!("service {name} does not select pods")));
     }

@@ -124,7 +124,8 @@ pub fn rights(
             ..ResourceAccess::default()
         };
         // The door does not let such verbs pass by a line with names, and the server cannot tell names there.
-        let nameless = !names.is_empty() && NAMELESS_VERBS.contains(&verb.as_str());
+        let nameless =
+            !names.is_empty() && NAMELESS_VERBS.contains(&verb.as_str()) && !access.is_proxy();
         if nameless || guard::is_never(&access) {
             continue;
         }
@@ -364,12 +365,14 @@ permissions = [
   { api-groups = [""], resources = ["configmaps"], verbs = ["get", "list", "watch", "delete"], names = ["a", "b"], scope = { namespace = "kube-system" }, why = "t" },
   { api-groups = ["resource.k8s.io"], resources = ["resourceclaims"], verbs = ["list", "watch"], scope = "sandbox", why = "t" },
   { api-groups = ["scheduling.k8s.io"], resources = ["priorityclasses"], verbs = ["create"], scope = "cluster", why = "t" },
+  { api-groups = [""], resources = ["services/proxy"], verbs = ["get", "create"], names = ["prometheus:9090"], scope = { namespace = "monitoring" }, why = "t" },
+  { api-groups = [""], resources = ["pods/proxy", "nodes/proxy"], verbs = ["get", "create"], scope = "sandbox", why = "t" },
   { non-resource = ["/metrics"], why = "t" },
 ]
 "#;
 
     fn of(reach: Reach, grants: &str) -> Rights {
-        let text = crate::test_guests::manifest(&["kube-read", "kube-write"], LINES)
+        let text = crate::test_guests::manifest(&["kube-read", "kube-write", "http"], LINES)
             .replace("\"read\"", "\"disruptive\"");
         let manifest = Manifest::parse(&text, "probe.toml").unwrap();
         let mut granted = Grants::all_asked(&manifest);
@@ -413,6 +416,7 @@ permissions = [
             shown(&rights.sandbox),
             [
                 "create pods[]",
+                "create,get pods/proxy[]",
                 "create,get secrets[]",
                 "list,watch resourceclaims.resource.k8s.io[]"
             ]
@@ -421,6 +425,10 @@ permissions = [
         assert_eq!(
             shown(&rights.namespaces["kube-system"]),
             ["get configmaps[\"a\", \"b\"]"]
+        );
+        assert_eq!(
+            shown(&rights.namespaces["monitoring"]),
+            ["create,get services/proxy[\"prometheus:9090\"]"]
         );
     }
 

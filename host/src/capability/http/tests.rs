@@ -420,6 +420,15 @@ async fn a_target_must_be_ours_or_named() {
         matches!(sent.map(|_| ()), Err(Failure::Refused(_))),
         "another method"
     );
+    let mut posts = Rig::new("create services/proxy gateway llm:80 /v1");
+    let door = posts.door.clone();
+    let post = Request::new("POST", "service:gateway/llm:80", "/v1/chat");
+    let (sent, got) = tokio::join!(
+        send(&door, &post, 1000),
+        posts.respond(answer(200, "text/plain", "ok"))
+    );
+    assert_eq!(got.method, "POST");
+    assert_eq!(status(&door, &sent.unwrap()).await, Ok(Some(200)));
 }
 
 #[tokio::test]
