@@ -21,11 +21,13 @@ mod answer;
 mod api;
 mod forward;
 mod refusal;
+mod stream;
 use answer::{foreign, is_html, read_all, retry_after};
 pub use api::ApiError;
 pub(crate) use api::encode;
 pub(crate) use forward::{Forward, Forwarded};
 use refusal::{Refusals, is_refused};
+pub(crate) use stream::{Opened, Pieces, Socket};
 
 /// Largest answer that the engine's own calls accept.
 pub const ENGINE_ANSWER_MAX: u64 = 64 << 20;
@@ -522,43 +524,54 @@ impl Cluster {
     /// # Errors
     /// No answer.
     pub async fn stream(&self, request: &Request) -> Result<Streamed, SendError> {
-        let failed = |cause: String| SendError::NoAnswer { cause, tries: 1 };
-        let late = || failed("the watch was not accepted in time".to_owned());
-        let response = timeout(REQUEST_TIMEOUT, self.open(request))
-            .await
-            .map_err(|_| late())?
-            .map_err(|once| failed(once.cause(request.max_bytes)))?;
-        let (parts, body) = response.into_parts();
-        let kind = parts.headers.get("content-type");
-        let page = kind.is_some_and(|kind| kind.to_str().is_ok_and(is_html));
-        if page && parts.status.as_u16() < 500 {
-            let code = parts.status.as_u16();
-            return Err(failed(format!(
-                "HTTP {code} in HTML: something between here and the API server answered"
-            )));
-        }
-        if parts.status.as_u16() == 200 {
-            return Ok(Streamed::Lines(Lines {
-                body,
+        match self.head(request, &[], 200).await {
+            Ok(Head::Wanted(response)) => Ok(Streamed::Lines(Lines {
+                body: response.into_body(),
                 ready: VecDeque::new(),
                 partial: Vec::new(),
-            }));
-        }
-        if let Some(wait) = retry_after(&parts.headers) {
-            self.pace.quiet(Instant::now(), wait);
-        }
-        match timeout(REQUEST_TIMEOUT, read_all(parts, body, request.max_bytes)).await {
-            Ok(Ok(answer)) => Ok(Streamed::Answer(answer)),
-            Ok(Err(Once::TooLarge)) => Err(SendError::TooLarge {
-                limit: request.max_bytes,
-                tries: 1,
-            }),
-            Ok(Err(once)) => Err(failed(once.cause(request.max_bytes))),
-            Err(_) => Err(late()),
+            })),
+            Ok(Head::Answer(answer)) => Ok(Streamed::Answer(answer)),
+            Err(once) => Err(once.into_error(request, 1)),
         }
     }
 
-    async fn open(&self, request: &Request) -> Result<http::Response<Body>, Once> {
+    /// Sends a request once and awaits the head of its answer. A status other than `wanted` is an answer that is read whole.
+    async fn head(
+        &self,
+        request: &Request,
+        extra: &[(&'static str, String)],
+        wanted: u16,
+    ) -> Result<Head, Once> {
+        let late = || Once::Failed("the server did not begin to answer in time".to_owned());
+        let response = timeout(REQUEST_TIMEOUT, self.open(request, extra))
+            .await
+            .map_err(|_| late())??;
+        let code = response.status().as_u16();
+        let kind = response.headers().get("content-type");
+        let page = kind.is_some_and(|kind| kind.to_str().is_ok_and(is_html));
+        if page && code < 500 {
+            return Err(Once::Failed(format!(
+                "HTTP {code} in HTML: something between here and the API server answered"
+            )));
+        }
+        if code == wanted {
+            return Ok(Head::Wanted(response));
+        }
+        let (parts, body) = response.into_parts();
+        if let Some(wait) = retry_after(&parts.headers) {
+            self.pace.quiet(Instant::now(), wait);
+        }
+        let answer = timeout(REQUEST_TIMEOUT, read_all(parts, body, request.max_bytes))
+            .await
+            .map_err(|_| late())??;
+        Ok(Head::Answer(answer))
+    }
+
+    async fn open(
+        &self,
+        request: &Request,
+        extra: &[(&'static str, String)],
+    ) -> Result<http::Response<Body>, Once> {
         self.pace.take().await;
         let mut builder = http::Request::builder()
             .method(request.method.as_str())
@@ -569,6 +582,9 @@ impl Cluster {
             .header("user-agent", concat!("karat/", env!("CARGO_PKG_VERSION")));
         if request.body.is_some() {
             builder = builder.header("content-type", request.content_type);
+        }
+        for (name, value) in extra {
+            builder = builder.header(*name, value);
         }
         if let Some(user) = &self.acts_as {
             builder = builder.header("impersonate-user", user.as_ref());
@@ -592,7 +608,7 @@ impl Cluster {
     }
 
     async fn send_once(&self, request: &Request) -> Result<(HttpAnswer, Option<Duration>), Once> {
-        let response = self.open(request).await?;
+        let response = self.open(request, &[]).await?;
         let (parts, body) = response.into_parts();
         let wait = retry_after(&parts.headers);
         let answer = read_all(parts, body, request.max_bytes).await?;
@@ -612,12 +628,23 @@ enum Once {
 }
 
 impl Once {
-    fn cause(self, max_bytes: u64) -> String {
+    fn into_error(self, request: &Request, tries: u32) -> SendError {
         match self {
-            Once::Failed(cause) | Once::Refused(cause) => cause,
-            Once::TooLarge => format!("the answer is larger than {max_bytes} bytes"),
+            Once::Failed(cause) | Once::Refused(cause) => SendError::NoAnswer { cause, tries },
+            Once::TooLarge => SendError::TooLarge {
+                limit: request.max_bytes,
+                tries,
+            },
         }
     }
+}
+
+/// The head of an answer that may stream.
+enum Head {
+    /// As wanted; its body was not read yet.
+    Wanted(http::Response<Body>),
+    /// Another one, whole.
+    Answer(HttpAnswer),
 }
 
 /// The answer to [`Cluster::stream`].

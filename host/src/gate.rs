@@ -27,7 +27,7 @@ use crate::guard::PatchKind;
 use crate::manifest::Manifest;
 use crate::model::{CaseKey, Outcome, Usage};
 use crate::recording::format::{
-    Access, Bytes, EndDraft, EntryDraft, Facts, Failure, Limits, Reply, Seen,
+    Access, Bytes, EndDraft, EntryDraft, Facts, Failure, Limits, ObjectFact, Reply, Seen,
 };
 use crate::recording::{Player, Recorder, sha256_hex};
 use keep::Keep;
@@ -164,6 +164,17 @@ pub(crate) enum Content {
     Numbers(Vec<u32>),
     /// A document of a workload whose names and labels were redacted.
     Readings(String),
+    /// A stream of a pod was opened. What the engine read of the pod and of its node goes into the facts alone.
+    Opened(Box<About>),
+}
+
+/// What a stream of a pod is about, as far as the engine could read it.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    /// The pod.
+    pub(crate) pod: Option<Value>,
+    /// Its node.
+    pub(crate) node: Option<Value>,
 }
 
 impl Answer {
@@ -189,7 +200,7 @@ impl Answer {
 }
 
 /// Why a live action brings nothing home.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Trouble {
     /// A failure whose text is ours.
     Failure(Failure),
@@ -218,6 +229,8 @@ impl From<crate::cluster::SendError> for Trouble {
 pub(crate) struct Extras {
     /// Token of a list's next page.
     pub(crate) next: String,
+    /// The pod that a stream is about, redacted.
+    pub(crate) about: Vec<ObjectFact>,
 }
 
 /// The door of one attempt. Cheap to clone; all clones are the same door.
@@ -258,7 +271,8 @@ pub(crate) struct State {
     /// Whether the note that the log is full was written.
     pub(crate) log_full: bool,
     cursors: u32,
-    watches: u32,
+    /// Watches and streams.
+    sources: u32,
     /// Time that does not count against the wall budget, since the attempt waited for others of the run.
     paused: Duration,
 }
@@ -450,13 +464,13 @@ impl Door {
         self.state().cursors += 1;
     }
 
-    /// As [`Door::next_cursor`], for watches and open responses: sources of waits have one numbering.
-    pub(crate) fn next_watch(&self) -> u32 {
-        self.state().watches + 1
+    /// As [`Door::next_cursor`], for watches, streams and responses, which share their numbers: a wait names them all.
+    pub(crate) fn next_source(&self) -> u32 {
+        self.state().sources + 1
     }
 
-    pub(crate) fn watch_opened(&self) {
-        self.state().watches += 1;
+    pub(crate) fn source_opened(&self) {
+        self.state().sources += 1;
     }
 
     /// One call that may wait. `live` does the work; it is not run in a replay, nor when the door refuses.
@@ -828,6 +842,12 @@ fn shape(reducer: &Reducer<'_>, content: Content, facts: &mut Facts, extras: &mu
                 .redactor
                 .redact_text(&String::from_utf8_lossy(&answer.body)),
         }),
+        Content::Opened(about) => {
+            let About { pod, node } = *about;
+            reducer.about(pod, node, facts);
+            extras.about.clone_from(&facts.objects);
+            Ok(Seen::Nothing)
+        }
     };
     reduced.map_err(|broken| match broken {
         Broken::Overflow => Failure::Budget(format!(

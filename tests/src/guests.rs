@@ -43,7 +43,14 @@ impl Guest {
             lines: String::new(),
             cases: case("lie", "list namespaces") + &case("other", "list namespaces"),
             budget: String::new(),
-            capabilities: vec!["kube-read", "kube-write", "leases", "http", "metrics"],
+            capabilities: vec![
+                "kube-read",
+                "kube-write",
+                "leases",
+                "pods",
+                "http",
+                "metrics",
+            ],
             requirements: Vec::new(),
             core: None,
         }
@@ -94,7 +101,7 @@ impl Guest {
         self
     }
 
-    /// Asks for a capability beside those that the guest imports: `kube-read`, `kube-write`, `leases`, `http` and `metrics`.
+    /// Asks for a capability beside those that the guest imports: `kube-read`, `kube-write`, `leases`, `pods`, `http` and `metrics`.
     #[must_use]
     pub fn capability(mut self, name: &'static str) -> Guest {
         self.capabilities.push(name);

@@ -27,6 +27,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run that a test asked for in its own way; its output is `run` in the folder.
+    pub fn of(record: RunRecord, folder: TempDir) -> Run {
+        Run { record, folder }
+    }
+
     /// The last attempt of a probe.
     ///
     /// # Panics

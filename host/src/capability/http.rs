@@ -293,7 +293,7 @@ impl Drop for Open {
 /// no sense.
 pub async fn send(door: &Door, request: &Request, timeout_ms: u32) -> Result<Response, Failure> {
     const FUNCTION: &str = "http.request.send";
-    let number = door.next_watch();
+    let number = door.next_source();
     let call = Call::new(FUNCTION, request.arguments(timeout_ms));
     let checked = match request.check() {
         Ok(checked) => checked,
@@ -348,7 +348,7 @@ impl Response {
         access: Option<ResourceAccess>,
         running: Option<Running>,
     ) -> Response {
-        door.watch_opened();
+        door.source_opened();
         Response {
             number,
             access,

@@ -156,7 +156,7 @@ pub async fn create(door: &Door, target: &Target, manifest: &str) -> Result<Stri
         let (resource, namespace) = target.check()?;
         if !matches!(resource.subresource.as_str(), "" | "eviction") {
             return Err(Failure::Refused(format!(
-                "creating {}/{} is not served in this release; `eviction` is the only subresource that can be created",
+                "creating {}/{} is not served by `kube-write`; `eviction` is the only subresource that it creates, and commands in pods belong to the interface `pods`",
                 resource.resource, resource.subresource
             )));
         }

@@ -18,6 +18,7 @@ pub mod leases;
 pub mod log;
 pub mod metrics;
 pub mod not_live;
+pub mod pods;
 mod promql;
 pub mod run;
 pub mod settings;

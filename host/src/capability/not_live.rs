@@ -1,6 +1,6 @@
-//! Interfaces that the contract drafts and this release does not serve: `pods`, `device`.
+//! The interface that the contract drafts and this release does not serve: `device`.
 //!
-//! Every function that can fail is refused in words; handles that such a function would have given never exist.
+//! It is refused in words.
 
 use crate::gate::{Call, Door};
 use crate::recording::format::{Failure, Seen};
@@ -30,10 +30,10 @@ mod tests {
     #[tokio::test]
     async fn drafted_functions_say_so() {
         let rig = Rig::new("");
-        let failure = refuse(&rig.door, "pods.log-query.open", json!({}));
+        let failure = refuse(&rig.door, "device.paths", json!({}));
         let Failure::Refused(text) = failure else {
             panic!("{failure:?}");
         };
-        assert!(text.contains("`pods` is drafted"), "{text}");
+        assert!(text.contains("`device` is drafted"), "{text}");
     }
 }

@@ -98,15 +98,35 @@ impl Rig {
         Rig::of(manifest(permissions, snapshots), change)
     }
 
+    /// A rig whose probe speaks to another server than a scripted one.
+    pub(crate) fn before(permissions: &str, client: kube::Client) -> Rig {
+        let (_, unused) = mock::pair();
+        Rig::speaking(manifest(permissions, &[]), |_| {}, client, unused)
+    }
+
     fn of(manifest: Manifest, change: impl FnOnce(&mut Limits)) -> Rig {
+        let (service, server) = mock::pair();
+        Rig::speaking(
+            manifest,
+            change,
+            kube::Client::new(service, "default"),
+            server,
+        )
+    }
+
+    fn speaking(
+        manifest: Manifest,
+        change: impl FnOnce(&mut Limits),
+        client: kube::Client,
+        server: mock::Handle<Request<Body>, Response<Sent>>,
+    ) -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let manifest = Arc::new(manifest);
         let mut scratch = Scratch::new(RUN, Arc::clone(&manifest));
         change(&mut scratch.limits);
         scratch.namespaces = BTreeMap::from([("main".to_owned(), SANDBOX.to_owned())]);
         scratch.settings = BTreeMap::from([("given".to_owned(), "90s".to_owned())]);
-        let (service, server) = mock::pair();
-        let cluster = Cluster::for_test(kube::Client::new(service, "default"));
+        let cluster = Cluster::for_test(client);
         let (stop, signal) = StopSignal::pair();
         let mut parts = scratch.door(folder.path(), cluster).unwrap();
         parts.stop = signal;
@@ -157,11 +177,23 @@ impl Rig {
         &mut self,
         head: http::response::Builder,
     ) -> mpsc::UnboundedSender<std::io::Result<Bytes>> {
+        self.arriving_to(head).await.1
+    }
+
+    /// The same for a body without a head of its own, with the request that it answers.
+    pub(crate) async fn pieces(&mut self) -> (Got, mpsc::UnboundedSender<std::io::Result<Bytes>>) {
+        self.arriving_to(Response::builder()).await
+    }
+
+    async fn arriving_to(
+        &mut self,
+        head: http::response::Builder,
+    ) -> (Got, mpsc::UnboundedSender<std::io::Result<Bytes>>) {
         let (sender, receiver) = mpsc::unbounded();
         let frames = receiver.map(|chunk: std::io::Result<Bytes>| chunk.map(Frame::data));
         let body = StreamBody::new(frames).boxed_unsync();
-        self.respond(head.body(body).unwrap()).await;
-        sender
+        let got = self.respond(head.body(body).unwrap()).await;
+        (got, sender)
     }
 
     /// Ends the stream that was held last.

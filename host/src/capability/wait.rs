@@ -18,7 +18,7 @@ pub const PROVED_FROM: Duration = Duration::from_secs(1);
 /// Something that can become ready, and stays ready until its owner was read.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The number of the watch, which names the source in recordings.
+    /// The number of the watch or stream, which names the source in recordings.
     number: u32,
     /// None in a replay: the recording knows what was ready.
     news: Option<watch::Receiver<News>>,

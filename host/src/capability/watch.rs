@@ -107,7 +107,7 @@ impl Drop for Open {
 /// # Errors
 /// No permission to list and watch, too many open watches (`Budget`), a query that makes no sense, the server's refusal.
 pub async fn open_watch(door: &Door, query: &Query) -> Result<Watch, Failure> {
-    let number = door.next_watch();
+    let number = door.next_source();
     let mut call = Call::new(function::WATCH_OPEN, query.arguments());
     call.watch = Some(number);
     let checked = match query.check().and_then(Checked::of_collection) {
@@ -165,7 +165,7 @@ pub async fn open_watch(door: &Door, query: &Query) -> Result<Watch, Failure> {
 
 impl Watch {
     fn new(door: &Door, number: u32, checked: Option<Checked>, running: Option<Running>) -> Watch {
-        door.watch_opened();
+        door.source_opened();
         Watch {
             number,
             access: checked.as_ref().map(|checked| checked.access("watch", "")),

@@ -3,19 +3,19 @@
 
 use super::GuestState;
 use crate::capability::{
-    cases, clock, kube_read, kube_write, leases, log, not_live, run, settings, snapshot, wait,
-    watch,
+    cases, clock, kube_read, kube_write, leases, log, not_live, pods, run, settings, snapshot,
+    wait, watch,
 };
 use crate::model::{CaseKey, Conclusion};
 use crate::recording::format::Failure;
 use generated::karat::probe as contract;
 use generated::karat::probe::types::{Answer, Error};
-use serde_json::json;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 pub(crate) use generated::{Probe, ProbePre};
 
 mod drafts;
+mod streams;
 mod workloads;
 
 /// The version as components name it.
@@ -35,10 +35,10 @@ mod generated {
             "karat:probe/kube-read.watch": crate::capability::watch::Watch,
             "karat:probe/kube-read.query": crate::capability::kube_read::Query,
             "karat:probe/kube-write.target": crate::capability::kube_write::Target,
-            "karat:probe/pods.byte-stream": super::Never,
-            "karat:probe/pods.execution": super::Never,
-            "karat:probe/pods.log-query": super::Draft,
-            "karat:probe/pods.command": super::Draft,
+            "karat:probe/pods.byte-stream": crate::capability::pods::ByteStream,
+            "karat:probe/pods.execution": crate::capability::pods::Execution,
+            "karat:probe/pods.log-query": crate::capability::pods::LogQuery,
+            "karat:probe/pods.command": crate::capability::pods::Command,
             "karat:probe/http.response": crate::capability::http::Response,
             "karat:probe/http.request": crate::capability::http::Request,
             "karat:probe/metrics.samples": crate::capability::metrics::Samples,
@@ -49,23 +49,6 @@ mod generated {
 /// An open case.
 #[expect(unreachable_pub, reason = "the generated module re-exports it")]
 pub struct OpenCase(CaseKey);
-
-/// A handle that no call of this release can give out.
-#[expect(unreachable_pub, reason = "the generated module re-exports it")]
-pub enum Never {}
-
-/// A builder of an interface that is not live: it keeps what it was told, for the record of the refused call.
-#[derive(Clone)]
-#[expect(unreachable_pub, reason = "the generated module re-exports it")]
-pub struct Draft(serde_json::Value);
-
-impl Draft {
-    fn add(&mut self, option: &str, value: serde_json::Value) {
-        if let Some(list) = self.0["options"].as_array_mut() {
-            list.push(json!({ option: value }));
-        }
-    }
-}
 
 /// A linker with every function of the contract.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {

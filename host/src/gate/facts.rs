@@ -26,7 +26,7 @@ pub(crate) fn note(facts: &mut Facts, object: &Value, is_ours: impl FnOnce(&str)
     // A slice of this run is there to exercise the API and says nothing about the platform; a device taken from it would,
     // and is marked on the claim. The uid decides, since anybody can copy a label.
     if !(fact.ours && fact.kind == "ResourceSlice") {
-        markers(facts, object);
+        note_markers(facts, object);
     }
     if facts.objects.len() < OBJECTS_MAX && !(fact.name.is_empty() && fact.uid.is_empty()) {
         facts.objects.push(fact);
@@ -73,7 +73,8 @@ fn object_fact(object: &Value, is_ours: impl FnOnce(&str) -> bool) -> ObjectFact
     }
 }
 
-fn markers(facts: &mut Facts, object: &Value) {
+/// Adds the markers of a simulation that an object bears.
+pub(crate) fn note_markers(facts: &mut Facts, object: &Value) {
     let mut add = |marker: String| {
         if facts.markers.len() < MARKERS_MAX && !facts.markers.contains(&marker) {
             facts.markers.push(marker);

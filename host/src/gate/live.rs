@@ -4,7 +4,9 @@
 use super::{Busy, Call, Trouble};
 use crate::capability::address;
 use crate::capability::target::Targets;
-use crate::cluster::{Cluster, Forward, Forwarded, HttpAnswer, Request, SendError, Streamed};
+use crate::cluster::{
+    Cluster, Forward, Forwarded, HttpAnswer, Opened, Pieces, Request, SendError, Socket, Streamed,
+};
 use crate::event::Events;
 use crate::gate::freshness::Freshness;
 use crate::gate::snapshots::Snapshots;
@@ -109,6 +111,8 @@ pub(crate) struct Live {
     pub(crate) open_responses: AtomicU32,
     /// Targets that were looked at a moment ago.
     pub(crate) targets: Targets,
+    /// Logs and commands that are open now.
+    pub(crate) open_streams: AtomicU32,
     /// How new the server's answers were so far.
     pub(crate) seen: Freshness,
     wall_ms: u64,
@@ -122,6 +126,7 @@ impl Live {
             open_watches: AtomicU32::new(0),
             open_responses: AtomicU32::new(0),
             targets: Targets::default(),
+            open_streams: AtomicU32::new(0),
             seen: Freshness::default(),
             guard: GuardContext {
                 run: door.run.clone(),
@@ -292,6 +297,14 @@ pub(super) struct Sent {
     tries: AtomicU32,
 }
 
+fn tries_of<T>(opened: &Result<Opened<T>, SendError>) -> u32 {
+    match opened {
+        Ok(Opened::Stream(_, tries)) => *tries,
+        Ok(Opened::Answer(answer)) => answer.tries,
+        Err(error) => error.tries(),
+    }
+}
+
 /// What a live action speaks through. Every request carries the audit id of its call.
 #[derive(Clone)]
 pub(crate) struct Wire {
@@ -378,6 +391,22 @@ impl Wire {
         forward.audit_id = Some(self.audit_id());
         self.sent.tries.fetch_max(1, Ordering::Relaxed);
         self.live.cluster.forward(&forward).await
+    }
+
+    /// Opens a body that is read piece by piece.
+    pub(crate) async fn pieces(&self, mut request: Request) -> Result<Opened<Pieces>, SendError> {
+        request.audit_id = Some(self.audit_id());
+        let opened = self.live.cluster.pieces(&request).await;
+        self.note_tries(tries_of(&opened));
+        opened
+    }
+
+    /// Opens a WebSocket.
+    pub(crate) async fn socket(&self, mut request: Request) -> Result<Opened<Socket>, SendError> {
+        request.audit_id = Some(self.audit_id());
+        let opened = self.live.cluster.socket(&request).await;
+        self.note_tries(tries_of(&opened));
+        opened
     }
 
     /// A lookup showed that an unanswered request took effect.

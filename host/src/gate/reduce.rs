@@ -3,7 +3,7 @@
 //! Lists are taken apart object by object, so that of a page of any size one object at a time exists as a tree. What would
 //! exceed the room that is left for the guest stops the reading at once.
 
-use super::facts::note;
+use super::facts::{note, note_markers};
 use super::freshness::Freshness;
 use super::keep::Keep;
 use crate::journal::Ledger;
@@ -115,6 +115,18 @@ impl Reducer<'_> {
             position: head.position,
             next: head.next,
         })
+    }
+
+    /// What the engine itself read of a pod and of its node. The guest sees nothing of it.
+    pub(crate) fn about(&self, pod: Option<Value>, node: Option<Value>, facts: &mut Facts) {
+        if let Some(mut pod) = pod {
+            self.redactor.redact("", "pods", &mut pod);
+            note(facts, &pod, |uid| self.ledger.ever_created(uid));
+        }
+        if let Some(mut node) = node {
+            self.redactor.redact("", "nodes", &mut node);
+            note_markers(facts, &node);
+        }
     }
 
     /// An error of the server, as the guest sees it: a redacted Status where it sent one, redacted text otherwise.

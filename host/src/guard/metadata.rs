@@ -11,7 +11,9 @@ pub(super) fn identity(request: &mut Request<'_>, _: &GuardContext) -> Result<()
     if access.is_proxied() {
         return Ok(());
     }
-    let needs_body = matches!(access.verb.as_str(), "create" | "update" | "patch");
+    // A command travels in the address.
+    let needs_body = access.subresource != "exec"
+        && matches!(access.verb.as_str(), "create" | "update" | "patch");
     if needs_body != request.body.is_some() {
         return Stop::never(if needs_body {
             "the request has no body"

@@ -154,7 +154,8 @@ pub(super) fn namespace(request: &mut Request<'_>, context: &GuardContext) -> Re
     ))
 }
 
-/// Kinds that controllers make out of what a probe creates. A probe may delete them in its sandbox, to see them made again.
+/// Kinds that controllers make out of what a probe creates. A probe may delete them in its sandbox, to see them made again, and
+/// run commands in pods among them.
 const MADE_BY_CONTROLLERS: &[(&str, &str)] = &[
     ("", "pods"),
     ("apps", "replicasets"),
@@ -162,11 +163,15 @@ const MADE_BY_CONTROLLERS: &[(&str, &str)] = &[
     ("resource.k8s.io", "resourceclaims"),
 ];
 
-/// Whether a deletion may be meant for an object that a controller made. The door looks for its owner before it deletes.
+/// Whether a deletion or a command may be meant for an object that a controller made. The door looks for its owner before it
+/// deletes or enters it.
 fn is_derived(access: &ResourceAccess, context: &GuardContext) -> bool {
-    access.verb == "delete"
-        && access.subresource.is_empty()
-        && context.is_sandbox(&access.namespace)
+    let acts = match access.subresource.as_str() {
+        "" => access.verb == "delete",
+        "exec" => matches!(access.verb.as_str(), "get" | "create"),
+        _ => false,
+    };
+    acts && context.is_sandbox(&access.namespace)
         && MADE_BY_CONTROLLERS.contains(&(access.group.as_str(), access.resource.as_str()))
 }
 

@@ -193,7 +193,9 @@ impl Judge<'_> {
             return Err(self.no_effect(opened));
         }
         let accepted = attempts.iter().find(|entry| {
-            effect::happened(entry) && matches!(effect::verb(entry), "create" | "update" | "patch")
+            effect::happened(entry)
+                && !effect::is_inside(entry)
+                && matches!(effect::verb(entry), "create" | "update" | "patch")
         });
         let refusals = || {
             attempts
@@ -203,6 +205,23 @@ impl Judge<'_> {
         let refused = refusals().find(|(_, refusal)| *refusal == Refusal::Platform);
         if let (Some((entry, _)), None) = (refused, accepted) {
             return Ok(format!("{} was refused by the platform", named(entry)));
+        }
+        let report = attempts.iter().rfind(|entry| effect::is_report(entry));
+        if let (Some(entry), None, None) = (report, accepted, opened.case.quiet) {
+            // Only a control shows that the container would have told of success.
+            if opened.case.controls.is_empty() {
+                return Err((
+                    Reason::NoEffect,
+                    format!(
+                        "{} tells what a container tried, and the case declares no control that could have succeeded",
+                        named(entry)
+                    ),
+                ));
+            }
+            return Ok(format!(
+                "{} told what came of the attempt inside the container",
+                named(entry)
+            ));
         }
         if let Some(wanted) = opened.case.quiet
             && let Some(first) = attempts.iter().find(|entry| effect::happened(entry))

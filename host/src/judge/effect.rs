@@ -85,6 +85,24 @@ pub(super) fn answered(entry: &Entry) -> bool {
                 || entry.result == ReplyKind::Ok && !entry.facts.dry_run)
 }
 
+/// Whether a call reaches into a pod: its log, or a command in it. What is tried there is tried by the container, and only its
+/// own words tell what came of it.
+pub(super) fn is_inside(entry: &Entry) -> bool {
+    matches!(&entry.access, Some(Access::Resource(access))
+        if access.group.is_empty() && access.resource == "pods" && matches!(access.subresource.as_str(), "log" | "exec"))
+}
+
+/// Whether a container told something: a piece of its log, of a command's output, or an exit code. That a stream was opened
+/// tells nothing yet.
+pub(super) fn is_report(entry: &Entry) -> bool {
+    is_inside(entry)
+        && happened(entry)
+        && matches!(
+            entry.function.as_str(),
+            function::STREAM_READ | function::EXECUTION_EXIT
+        )
+}
+
 /// What a refusal is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -101,7 +119,8 @@ pub(super) enum Refusal {
 /// Reads a refusal. None for calls that were not refused by a server.
 ///
 /// 401 and the authoriser's 403 are about our rights: somebody with more of them might have succeeded. Admission also
-/// answers 403; the authoriser's message tells them apart. 429 is a refusal only for an eviction, which a disruption budget
+/// answers 403; the authoriser's message tells them apart. That a log or a command cannot be had (a pod that is gone, a container
+/// that has not started) is no refusal of what the container was to try. 429 is a refusal only for an eviction, which a disruption budget
 /// blocks that way. 404, 405 and 410 on a write mean that there was nothing to refuse; on a read they say that it is gone.
 pub(super) fn refusal(entry: &Entry, replies: &dyn Replies) -> Option<Refusal> {
     if !entry.facts.live || entry.result != ReplyKind::Answered {
@@ -122,6 +141,7 @@ pub(super) fn refusal(entry: &Entry, replies: &dyn Replies) -> Option<Refusal> {
             }
             _ => Refusal::Permission,
         },
+        _ if is_inside(entry) => Refusal::Trouble,
         404 | 410 if reading => Refusal::Platform,
         404 | 405 | 410 => Refusal::Missing,
         408 => Refusal::Trouble,

@@ -116,7 +116,7 @@ pub(crate) fn probe(requirement: &str, verdict: Option<Verdict>, tier: Tier) -> 
                 tier,
                 tier_because: vec!["kwok node a".to_owned()],
                 cases: vec![case],
-                rules: "1".to_owned(),
+                rules: crate::judge::RULES.to_owned(),
             },
             usage: Usage::default(),
             recording: Some("probes/x/attempt-1".to_owned()),

@@ -44,13 +44,17 @@ pub mod function {
     pub const WATCH_OPEN: &str = "kube-read.query.open-watch";
     /// Takes one event of a watch; `facts.watch` is its number, `facts.event` the kind, empty when there was none.
     pub const WATCH_NEXT: &str = "kube-read.watch.next";
+    /// `{"stream": number, "max": bytes}`; text is what arrived, nothing the end of the stream.
+    pub const STREAM_READ: &str = "pods.byte-stream.read";
+    /// `{"execution": number}`; a number is the exit code, which `facts.exit` repeats.
+    pub const EXECUTION_EXIT: &str = "pods.execution.exit";
     /// `{"names": …, "timeout": milliseconds}`; when the result is `ok`, `facts.lease` is what was granted.
     pub const LEASES_ACQUIRE: &str = "leases.acquire";
     /// `{"lease": number}`; ends a lease.
     pub const LEASES_RELEASE: &str = "leases.lease.release";
     /// Ends a watch; `facts.watch` is its number.
     pub const WATCH_CLOSE: &str = "kube-read.watch.close";
-    /// `{"sources": [numbers of watches], "timeout": milliseconds}`; the reply holds the positions of those that had news.
+    /// `{"sources": [numbers of watches and streams], "timeout": milliseconds}`; the reply holds the positions of those that had news.
     pub const WAIT_ANY: &str = "wait.any";
 }
 
@@ -294,6 +298,9 @@ pub struct Facts {
     /// Markers of a simulation that were seen in the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<String>,
+    /// For `pods.execution.exit`: the exit code of a command that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
     /// For `leases.acquire`: what was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseFact>,

@@ -19,7 +19,7 @@ pub(crate) fn header() -> Header {
         manifest: "0".repeat(64),
         contract: "0.1.0-dev.1".to_owned(),
         engine: "9.8.7".to_owned(),
-        rules: "1".to_owned(),
+        rules: crate::judge::RULES.to_owned(),
         redaction: "1".to_owned(),
         attempt: 1,
         started: "2026-01-01T00:00:00Z".to_owned(),

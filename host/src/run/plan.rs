@@ -340,7 +340,8 @@ fn planned(offer: &Offer<'_>, granted: &Granted<'_>, images: Vec<String>) -> Pla
                 Scope::Sandbox | Scope::Namespace(_) => &mut creates,
             };
             for group in &line.api_groups {
-                for resource in &line.resources {
+                // Commands and evictions are no objects.
+                for resource in line.resources.iter().filter(|name| !name.contains('/')) {
                     kinds.push(group_resource(group, resource));
                 }
             }

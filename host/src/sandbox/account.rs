@@ -129,15 +129,16 @@ pub fn rights(
         if nameless || guard::is_never(&access) {
             continue;
         }
-        // A POST to a workload is `create services/proxy`; whose workload it is, the door decides.
-        let writes = guard::is_write(verb) && !access.is_proxy();
+        // A POST to a workload is `create services/proxy`; whose workload it is, the door decides. Servers take the GET that begins a
+        // WebSocket for a `get`, so that one runs commands.
+        let writes = guard::is_write(verb) && !access.is_proxy() || subresource == "exec";
         let excepted = effective
             .exceptions()
             .foreign_objects
             .contains(&qualified(group, resource));
         // Writes stay in the sandbox whatever the scope of the line, and so do Secrets.
         let at_home = (writes && !excepted) || (group.is_empty() && plain == "secrets");
-        if writes && reach < Reach::Sandbox {
+        if (writes || guard::is_write(verb)) && reach < Reach::Sandbox {
             continue;
         }
         let rules = match scope {
@@ -362,6 +363,7 @@ mod tests {
 namespaces = [{ alias = "main" }]
 permissions = [
   { api-groups = [""], resources = ["pods", "pods/status", "secrets", "nodes"], verbs = ["get", "create"], scope = "cluster", why = "t" },
+  { api-groups = [""], resources = ["pods/exec"], verbs = ["get", "create"], scope = "cluster", why = "t" },
   { api-groups = [""], resources = ["configmaps"], verbs = ["get", "list", "watch", "delete"], names = ["a", "b"], scope = { namespace = "kube-system" }, why = "t" },
   { api-groups = ["resource.k8s.io"], resources = ["resourceclaims"], verbs = ["list", "watch"], scope = "sandbox", why = "t" },
   { api-groups = ["scheduling.k8s.io"], resources = ["priorityclasses"], verbs = ["create"], scope = "cluster", why = "t" },
@@ -372,8 +374,9 @@ permissions = [
 "#;
 
     fn of(reach: Reach, grants: &str) -> Rights {
-        let text = crate::test_guests::manifest(&["kube-read", "kube-write", "http"], LINES)
-            .replace("\"read\"", "\"disruptive\"");
+        let text =
+            crate::test_guests::manifest(&["kube-read", "kube-write", "pods", "http"], LINES)
+                .replace("\"read\"", "\"disruptive\"");
         let manifest = Manifest::parse(&text, "probe.toml").unwrap();
         let mut granted = Grants::all_asked(&manifest);
         granted.extend(Grants::parse(grants, "grants.toml").unwrap());
@@ -416,6 +419,7 @@ permissions = [
             shown(&rights.sandbox),
             [
                 "create pods[]",
+                "create,get pods/exec[]",
                 "create,get pods/proxy[]",
                 "create,get secrets[]",
                 "list,watch resourceclaims.resource.k8s.io[]"
@@ -430,6 +434,35 @@ permissions = [
             shown(&rights.namespaces["monitoring"]),
             ["create,get services/proxy[\"prometheus:9090\"]"]
         );
+    }
+
+    #[test]
+    fn the_get_that_begins_a_command_is_bounded_as_a_write() {
+        let read = of(Reach::Read, "");
+        assert!(
+            !shown(&read.sandbox)
+                .iter()
+                .any(|rule| rule.contains("exec"))
+        );
+        let probe = of(Reach::Sandbox, "");
+        assert!(
+            !shown(&probe.cluster)
+                .iter()
+                .any(|rule| rule.contains("exec"))
+        );
+        let line = format!(
+            "[[exception]]\nprobe = {:?}\nforeign-objects = [\"pods/exec\"]\n",
+            id()
+        );
+        let opened = of(Reach::Sandbox, &line);
+        assert!(shown(&opened.cluster).contains(&"create,get pods/exec[]".to_owned()));
+    }
+
+    fn id() -> String {
+        let text =
+            crate::test_guests::manifest(&["kube-read", "kube-write", "pods", "http"], LINES)
+                .replace("\"read\"", "\"disruptive\"");
+        Manifest::parse(&text, "probe.toml").unwrap().id
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum Error {
         /// How long.
         after: Duration,
     },
+    /// The server cannot give a log or run a command: the pod is gone, its container has not started, its node does not answer, or
+    /// we may not. It says nothing about what the container would have said.
+    Unreachable(Answer),
     /// An answer has not the form that its API documents; the text says which field is missing or odd.
     Unexpected(String),
     /// The cluster serves only versions that the probe does not know.
@@ -60,7 +63,7 @@ pub enum Error {
 
 impl Error {
     fn answered(&self, code: u16, reason: &str) -> bool {
-        matches!(self, Error::Answered(answer) if answer.code == code
+        matches!(self, Error::Answered(answer) | Error::Unreachable(answer) if answer.code == code
             && (reason.is_empty() || answer.reason.is_empty() || answer.reason == reason))
     }
 
@@ -144,7 +147,11 @@ impl Error {
         }
         let reason = match self {
             Error::Refused(_) => Reason::PermissionDenied,
-            Error::Answered(answer) if matches!(answer.code, 401 | 403) => Reason::PermissionDenied,
+            Error::Answered(answer) | Error::Unreachable(answer)
+                if matches!(answer.code, 401 | 403) =>
+            {
+                Reason::PermissionDenied
+            }
             // A policy of the cluster refused what the probe needs; whoever runs it can make an exception.
             Error::Answered(answer) if is_rule_of_cluster(answer) => Reason::PermissionDenied,
             Error::Answered(answer) if answer.code == 409 => Reason::CompetingWorkload,
@@ -168,6 +175,11 @@ impl fmt::Display for Error {
             Error::Answered(answer) => write!(
                 f,
                 "the server answered {} {}: {}",
+                answer.code, answer.reason, answer.message
+            ),
+            Error::Unreachable(answer) => write!(
+                f,
+                "no log or command can be had: the server answered {} {}: {}",
                 answer.code, answer.reason, answer.message
             ),
             Error::NoAnswer(text) => write!(f, "no answer from the server: {text}"),
@@ -232,6 +244,12 @@ mod tests {
             Error::Expired,
             Error::Unavailable("2 nodes".into()),
             Error::Busy("held by another".into()),
+            Error::Unreachable(Answer {
+                code: 404,
+                reason: "NotFound".into(),
+                message: String::new(),
+                body: String::new(),
+            }),
         ] {
             assert!(
                 matches!(error.conclusion(), Conclusion::Unknown(..)),

@@ -291,8 +291,10 @@ fn calls_of(recording: &Recording) -> Vec<&Entry> {
     let entries = recording.entries().iter();
     entries
         .filter(|entry| {
-            entry.function.starts_with("kube-") && !entry.function.contains(".cursor.")
-                || entry.function == "http.request.send"
+            matches!(
+                entry.function.as_str(),
+                "pods.log-query.open" | "pods.command.start" | "http.request.send"
+            ) || entry.function.starts_with("kube-") && !entry.function.contains(".cursor.")
         })
         .collect()
 }
@@ -301,7 +303,6 @@ fn calls_of(recording: &Recording) -> Vec<&Entry> {
 fn guest(id: &str, script: &Value, reach: &'static str) -> Guest {
     let mut guest = Guest::scripted(id, script)
         .reach(reach)
-        .capability("pods")
         .budget("calls = 2000\nwall = \"5m\"")
         .lines("\n[[namespaces]]\nalias = \"main\"\npod-security = \"baseline\"\npods = 5\n")
         .lines(&format!(

@@ -16,6 +16,7 @@ mod hostile;
 mod kill;
 mod layers;
 mod leases;
+mod pods;
 mod polyglot;
 mod redacting;
 mod reports;

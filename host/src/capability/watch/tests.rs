@@ -274,7 +274,7 @@ async fn what_may_not_be_watched_fails_at_once() {
         Some(Failure::Answered { code: 403, .. })
     ));
     // Refused ones take no number.
-    assert_eq!(door.next_watch(), 1);
+    assert_eq!(door.next_source(), 1);
 }
 
 #[tokio::test]

@@ -256,7 +256,9 @@ fn places() -> Vec<Shot> {
             "foreign-object",
             "delete deviceclasses.resource.k8s.io - theirs-abcdefgh",
         ),
-        bad("foreign-object", "get pods/exec @ injected"),
+        bad("foreign-object", "get pods/exec kube-system etcd"),
+        // Whose it is the door looks up before it enters it.
+        good("foreign-object", "get pods/exec @ made-by-a-controller"),
         bad("foreign-object", "patch deployments.apps/scale @ foreign")
             .merge(json!({"spec": {"replicas": 0}})),
         bad("foreign-object", "patch pods/ephemeralcontainers @ foreign").merge(json!({})),
@@ -268,7 +270,7 @@ fn places() -> Vec<Shot> {
         )
         .merge(json!({"spec": {"replicas": 0}})),
         good("foreign-object", "get deployments.apps/scale tenant web"),
-        good("foreign-object", "get pods/exec @ injected")
+        good("foreign-object", "get pods/exec elsewhere injected")
             .except("foreign-objects = [\"pods/exec\"]"),
         bad("foreign-secrets", "get secrets kube-system bootstrap-token"),
         bad(

@@ -121,6 +121,129 @@ fn rule_3_a_negative_needs_an_attempt_and_a_refusal_by_the_platform() {
 }
 
 #[test]
+fn rule_3_what_a_container_told_counts_and_that_it_could_not_be_asked_does_not() {
+    let mut inside = negative();
+    inside.effect = vec![
+        "get pods/log".parse().unwrap(),
+        "create pods/exec".parse().unwrap(),
+    ];
+    let open = || Tape::new().works().open("refuses");
+    let at = |tape: Tape, what: &str, function: &str, reply: Reply| {
+        let says = !matches!(reply, Ok(Seen::Nothing)) && reply.is_ok();
+        tape.call(
+            what,
+            json!({}),
+            |call| {
+                function.clone_into(&mut call.function);
+                call.facts.live = says || function.ends_with("open") || function.ends_with("start");
+            },
+            reply,
+        )
+    };
+    let told = |tape: Tape| {
+        let reply = Ok(Seen::Text("errno=EPERM".to_owned()));
+        at(tape, "get pods/log", function::STREAM_READ, reply).held()
+    };
+    let opened = |tape: Tape| {
+        at(
+            tape,
+            "get pods/log",
+            "pods.log-query.open",
+            Ok(Seen::Nothing),
+        )
+    };
+    let started = |tape: Tape| {
+        at(
+            tape,
+            "create pods/exec",
+            "pods.command.start",
+            Ok(Seen::Nothing),
+        )
+    };
+    let shown = |tape: Tape, value: &str| tape.observe(value).conclude(Conclusion::Pass);
+    let gave_up = |tape: Tape| tape.conclude(Conclusion::Fail);
+    table(
+        &manifest(vec![positive(), inside.clone()]),
+        vec![
+            ("a log that tells", told(opened(open())), PASS),
+            (
+                "a command that ends, whatever its code",
+                shown(
+                    at(
+                        started(open()),
+                        "create pods/exec",
+                        function::EXECUTION_EXIT,
+                        Ok(Seen::Number(13)),
+                    ),
+                    "13",
+                ),
+                PASS,
+            ),
+            (
+                "a log that says nothing",
+                shown(
+                    at(
+                        opened(open()),
+                        "get pods/log",
+                        function::STREAM_READ,
+                        Ok(Seen::Nothing),
+                    ),
+                    "x",
+                ),
+                because(NoEffect),
+            ),
+            (
+                "a pod that is gone",
+                open().answered("get pods/log", 404, "not found").held(),
+                because(NoEffect),
+            ),
+            (
+                "a container that has not started",
+                open()
+                    .answered("get pods/log", 400, "waiting to start")
+                    .held(),
+                because(NoEffect),
+            ),
+            (
+                "a command that cannot be started",
+                started(open())
+                    .answered("create pods/exec", 500, "no such file")
+                    .held(),
+                because(NoEffect),
+            ),
+            (
+                "the authoriser's 403",
+                open().answered("create pods/exec", 403, RBAC).held(),
+                because(PermissionDenied),
+            ),
+            (
+                "admission's 403 to the command itself",
+                open().answered("create pods/exec", 403, ADMISSION).held(),
+                PASS,
+            ),
+            (
+                "a fail that rests on a log that cannot be had",
+                gave_up(open().answered("get pods/log", 404, "not found")),
+                because(NoEffect),
+            ),
+        ],
+    );
+    let mut alone = inside.clone();
+    alone.controls.clear();
+    let verdict = told(opened(open())).verdict(&manifest(vec![positive(), alone]));
+    assert_eq!(
+        verdict,
+        because(NoEffect),
+        "nothing shows that it could succeed"
+    );
+    // Quiet time is asked for where it is declared.
+    let mut waits = inside;
+    waits.quiet = Some(Duration::from_secs(5));
+    let verdict = told(opened(open())).verdict(&manifest(vec![positive(), waits]));
+    assert_eq!(verdict, because(NoEffect));
+}
+
+#[test]
 fn rule_3_quiet_time_is_seen_by_a_watch_without_gap() {
     let watched = || {
         Tape::new()

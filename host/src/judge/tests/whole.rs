@@ -239,6 +239,6 @@ fn other_rules_are_refused_by_name() {
     assert!(
         error
             .to_string()
-            .contains("rules 7, this engine has rules 1")
+            .contains("rules 7, this engine has rules 2")
     );
 }

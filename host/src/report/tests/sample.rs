@@ -113,7 +113,7 @@ impl Sample {
                 case("works", "", true, verdict.unwrap_or(Verdict::Unknown)),
                 case("none-starts", "", false, self.optional),
             ],
-            rules: "1".to_owned(),
+            rules: crate::judge::RULES.to_owned(),
         }
     }
 

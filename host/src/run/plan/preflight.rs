@@ -241,6 +241,28 @@ fn escalations() -> impl Iterator<Item = (Access, String)> {
     })
 }
 
+/// Before a log or a command the engine reads the pod.
+fn looked_up(access: &Access) -> Option<Access> {
+    let Access::Resource(at) = access else {
+        return None;
+    };
+    let is_inside = matches!(
+        (
+            at.verb.as_str(),
+            at.resource.as_str(),
+            at.subresource.as_str()
+        ),
+        ("get", "pods", "log") | ("create", "pods", "exec")
+    );
+    is_inside.then(|| {
+        Access::Resource(ResourceAccess {
+            verb: "get".to_owned(),
+            subresource: String::new(),
+            ..at.clone()
+        })
+    })
+}
+
 /// Every access once, with who needs it.
 fn needs(
     manifests: &[&Manifest],
@@ -262,6 +284,9 @@ fn needs(
                     && rbac::is_sandbox(resource)
                 {
                     resource.namespace = sandbox();
+                }
+                if let Some(looked_up) = looked_up(&access) {
+                    add(looked_up, "karat");
                 }
                 add(access, &manifest.id);
             }
@@ -577,6 +602,24 @@ mod tests {
             "create deviceclasses in the whole cluster"
         );
         assert_eq!(found.missing[0].reason, "because");
+    }
+
+    #[tokio::test]
+    async fn a_log_needs_that_the_engine_may_read_the_pod() {
+        let mut reader = manifest("a", Reach::Read, 1);
+        reader.namespaces.clear();
+        let line = &mut reader.permissions[0];
+        line.scope = Scope::Namespace("kube-system".to_owned());
+        line.resources = vec!["pods/log".to_owned()];
+        line.verbs = vec!["get".to_owned()];
+        reader.permissions.truncate(1);
+        let cluster = scripted(|spec| spec["resourceAttributes"]["subresource"] == "log");
+        let found = preflight(&cluster, &[&reader], &BTreeSet::new(), false)
+            .await
+            .unwrap();
+        assert_eq!(found.missing.len(), 1, "{:?}", found.missing);
+        assert_eq!(found.missing[0].what, "get pods in namespace kube-system");
+        assert_eq!(found.missing[0].needed_by, ["karat"]);
     }
 
     #[tokio::test]

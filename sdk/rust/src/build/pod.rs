@@ -51,6 +51,52 @@ impl PodBuilder {
         self
     }
 
+    /// Arguments, behind the program of the image or behind [`PodBuilder::command`].
+    #[must_use]
+    pub fn args(mut self, words: &[&str]) -> Self {
+        self.container()["args"] = json!(words);
+        self
+    }
+
+    /// One variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        let list = &mut self.container()["env"];
+        if list.is_null() {
+            *list = json!([]);
+        }
+        if let Some(list) = list.as_array_mut() {
+            list.push(json!({"name": name, "value": value}));
+        }
+        self
+    }
+
+    /// A runtime class, for sandboxed runtimes.
+    #[must_use]
+    pub fn runtime_class(mut self, name: &str) -> Self {
+        self.pod["spec"]["runtimeClassName"] = json!(name);
+        self
+    }
+
+    /// As root with the runtime's default capabilities: what the level `baseline` allows and `restricted` does not. For pods whose
+    /// question is what the kernel refuses, and not what the image's user may.
+    #[must_use]
+    pub fn as_root(mut self) -> Self {
+        self.pod["spec"]["securityContext"] =
+            json!({"runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}});
+        if let Some(container) = self.container().as_object_mut() {
+            container.remove("securityContext");
+        }
+        self
+    }
+
+    /// On this node by name, past the scheduler. Not for pods with claims or devices, which only the scheduler allocates.
+    #[must_use]
+    pub fn bound_to(mut self, node: &str) -> Self {
+        self.pod["spec"]["nodeName"] = json!(node);
+        self
+    }
+
     /// Devices by a claim template, under the name `device`: the pod becomes an accelerator pod in `dra` mode.
     #[must_use]
     pub fn claim_template(mut self, template: &str) -> Self {
@@ -187,6 +233,33 @@ mod tests {
             json!(["ALL"])
         );
         assert_eq!(spec["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn a_root_pod_stays_within_the_baseline_level() {
+        let pod = PodBuilder::tool("p", "i")
+            .args(&["open", "/dev/fuse"])
+            .env("NVIDIA_VISIBLE_DEVICES", "all")
+            .env("A", "b")
+            .runtime_class("gvisor")
+            .as_root()
+            .bound_to("n1")
+            .build();
+        let spec = &pod["spec"];
+        assert_eq!(spec["securityContext"]["runAsUser"], 0);
+        assert_eq!(
+            spec["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        let container = &spec["containers"][0];
+        assert!(container.get("securityContext").is_none());
+        assert_eq!(container["env"].as_array().unwrap().len(), 2);
+        assert_eq!(container["args"], json!(["open", "/dev/fuse"]));
+        assert_eq!(spec["automountServiceAccountToken"], false);
+        assert_eq!(
+            (&spec["nodeName"], &spec["runtimeClassName"]),
+            (&json!("n1"), &json!("gvisor"))
+        );
     }
 
     #[test]

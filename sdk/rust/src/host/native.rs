@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::http::Request;
 use crate::kube::{EventKind, Query, RawAnswer, Target};
 use crate::metrics::Sample;
-use crate::testing::{Pending, with};
+use crate::pods::{Command, Logs};
+use crate::testing::{SourceId, with};
 
 pub(crate) fn run_id() -> String {
     crate::testing::RUN_ID.to_owned()
@@ -105,7 +106,7 @@ impl Cursor {
 pub(crate) struct Watch(usize);
 
 #[derive(Debug)]
-pub(crate) struct Source(Pending);
+pub(crate) struct Source(SourceId);
 
 pub(crate) fn open_watch(from: &Query) -> Result<Watch> {
     with(|attempt| attempt.open_watch(from)).map(Watch)
@@ -117,7 +118,7 @@ impl Watch {
     }
 
     pub(crate) fn ready(&self) -> Source {
-        Source(Pending::Watch(self.0))
+        Source(SourceId::Watch(self.0))
     }
 
     pub(crate) fn close(&self) {
@@ -134,7 +135,7 @@ pub(crate) fn send(request: &Request, timeout_ms: u32) -> Result<Response> {
 
 impl Response {
     pub(crate) fn ready(&self) -> Source {
-        Source(Pending::Response(self.0))
+        Source(SourceId::Response(self.0))
     }
 
     pub(crate) fn status(&self) -> Result<Option<u16>> {
@@ -167,7 +168,7 @@ pub(crate) fn promql(endpoint: &str, promql: &str) -> Result<Vec<Sample>> {
 }
 
 pub(crate) fn wait_any(sources: &[&Source], timeout_ms: u32) -> Result<Vec<u32>> {
-    let sources: Vec<Pending> = sources.iter().map(|source| source.0).collect();
+    let sources: Vec<SourceId> = sources.iter().map(|source| source.0).collect();
     with(|attempt| attempt.wait_any(&sources, timeout_ms))
 }
 
@@ -197,4 +198,42 @@ pub(crate) fn delete(to: &Target, name: &str, _grace_seconds: Option<u32>) -> Re
 
 pub(crate) fn delete_collection(to: &Target, labels: &str) -> Result<u32> {
     with(|attempt| attempt.delete_collection(to, labels))
+}
+
+#[derive(Debug)]
+pub(crate) struct ByteStream(usize);
+
+pub(crate) fn open_log(of: &Logs) -> Result<ByteStream> {
+    with(|attempt| attempt.open_log(of)).map(ByteStream)
+}
+
+impl ByteStream {
+    pub(crate) fn ready(&self) -> Source {
+        Source(SourceId::Stream(self.0))
+    }
+
+    pub(crate) fn read(&self, max: u32) -> Result<Option<Vec<u8>>> {
+        with(|attempt| attempt.read_stream(self.0, max))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Execution(usize);
+
+pub(crate) fn start_command(command: &Command, deadline_ms: u32) -> Result<Execution> {
+    with(|attempt| attempt.start_command(command, deadline_ms)).map(Execution)
+}
+
+impl Execution {
+    pub(crate) fn output(&self) -> ByteStream {
+        ByteStream(with(|attempt| attempt.execution_streams(self.0)[0]))
+    }
+
+    pub(crate) fn errors(&self) -> ByteStream {
+        ByteStream(with(|attempt| attempt.execution_streams(self.0)[1]))
+    }
+
+    pub(crate) fn exit(&self) -> Result<Option<i32>> {
+        with(|attempt| attempt.exit_code(self.0))
+    }
 }

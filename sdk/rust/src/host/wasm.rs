@@ -6,6 +6,8 @@ use crate::error::{Answer, Error, Result};
 use crate::http::Request;
 use crate::kube::{EventKind, Query, RawAnswer, Target};
 use crate::metrics::Sample;
+use crate::pods::{Command, Logs};
+use std::time::Duration;
 
 impl From<wit::types::Error> for Error {
     fn from(error: wit::types::Error) -> Self {
@@ -286,4 +288,77 @@ pub(crate) fn delete(to: &Target, name: &str, grace_seconds: Option<u32>) -> Res
 
 pub(crate) fn delete_collection(to: &Target, labels: &str) -> Result<u32> {
     Ok(target(to).delete_collection(labels)?)
+}
+
+#[derive(Debug)]
+pub(crate) struct ByteStream(wit::pods::ByteStream);
+
+pub(crate) fn open_log(of: &Logs) -> Result<ByteStream> {
+    let query = wit::pods::LogQuery::new(&of.namespace, &of.pod);
+    if let Some(container) = &of.container {
+        query.container(container);
+    }
+    if of.follow {
+        query.follow();
+    }
+    if of.previous {
+        query.previous();
+    }
+    if let Some(age) = of.since {
+        query.since(u32::try_from(age.as_millis()).unwrap_or(u32::MAX));
+    }
+    Ok(ByteStream(query.open()?))
+}
+
+/// The one `other` of streams and commands says that a command's time was up.
+fn in_time<T>(result: std::result::Result<T, wit::types::Error>) -> Result<T> {
+    result.map_err(|error| match error {
+        wit::types::Error::Other(text) => Error::Deadline {
+            what: text,
+            after: Duration::ZERO,
+        },
+        other => other.into(),
+    })
+}
+
+impl ByteStream {
+    pub(crate) fn ready(&self) -> Source {
+        Source(self.0.ready())
+    }
+
+    pub(crate) fn read(&self, max: u32) -> Result<Option<Vec<u8>>> {
+        in_time(self.0.read(max))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Execution(wit::pods::Execution);
+
+pub(crate) fn start_command(command: &Command, deadline_ms: u32) -> Result<Execution> {
+    let (program, arguments) = command
+        .argv
+        .split_first()
+        .map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+    let built = wit::pods::Command::new(&command.namespace, &command.pod, program);
+    if let Some(container) = &command.container {
+        built.container(container);
+    }
+    for argument in arguments {
+        built.arg(argument);
+    }
+    Ok(Execution(in_time(built.start(deadline_ms))?))
+}
+
+impl Execution {
+    pub(crate) fn output(&self) -> ByteStream {
+        ByteStream(self.0.output())
+    }
+
+    pub(crate) fn errors(&self) -> ByteStream {
+        ByteStream(self.0.errors())
+    }
+
+    pub(crate) fn exit(&self) -> Result<Option<i32>> {
+        in_time(self.0.exit())
+    }
 }

@@ -6,7 +6,7 @@
 use super::cluster::{ChangeKind, FakeCluster, Fault, Key, matches};
 use super::manifest::Manifest;
 use super::workload::ResponseState;
-use super::{Call, CaseRecord};
+use super::{Call, CaseRecord, SourceId};
 use crate::case::Conclusion;
 use crate::error::{Answer, Error, Result};
 use crate::kube::{EventKind, Query, RawAnswer, Target};
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
+
+mod pods;
 
 pub(super) const RUN: &str = "abcd2345";
 
@@ -37,15 +39,8 @@ pub(crate) struct Attempt {
     cursors: Vec<CursorState>,
     watches: Vec<WatchState>,
     pub(super) responses: Vec<ResponseState>,
-}
-
-/// What a probe may wait for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Pending {
-    /// A watch by its number.
-    Watch(usize),
-    /// A response by its number.
-    Response(usize),
+    streams: Vec<pods::StreamState>,
+    executions: Vec<pods::ExecutionState>,
 }
 
 struct CursorState {
@@ -144,6 +139,8 @@ impl Attempt {
             cursors: Vec::new(),
             watches: Vec::new(),
             responses: Vec::new(),
+            streams: Vec::new(),
+            executions: Vec::new(),
         };
         for alias in attempt.manifest.aliases() {
             let name = attempt.namespace_name(&alias);
@@ -516,28 +513,29 @@ impl Attempt {
         self.watches[watch].open = false;
     }
 
-    pub(crate) fn wait_any(&mut self, sources: &[Pending], timeout_ms: u32) -> Result<Vec<u32>> {
+    pub(crate) fn wait_any(&mut self, sources: &[SourceId], timeout_ms: u32) -> Result<Vec<u32>> {
         let end = self.cluster.now + Duration::from_millis(u64::from(timeout_ms));
         loop {
             let mut ready = Vec::new();
             let mut next = end;
             for (at, source) in (0u32..).zip(sources) {
-                match source {
-                    Pending::Watch(watch) => {
+                let is_ready = match source {
+                    SourceId::Watch(watch) => {
                         let state = &mut self.watches[*watch];
                         state.catch_up(&self.cluster)?;
-                        if !state.queue.is_empty() || !state.open {
-                            ready.push(at);
-                        }
+                        !state.queue.is_empty() || !state.open
                     }
-                    Pending::Response(response) => {
+                    SourceId::Stream(stream) => self.streams[*stream].is_ready(self.cluster.now),
+                    SourceId::Response(response) => {
                         let state = &self.responses[*response];
-                        if state.is_ready(self.cluster.now) {
-                            ready.push(at);
-                        } else if let Some(due) = state.next() {
+                        if let Some(due) = state.next() {
                             next = next.min(due);
                         }
+                        state.is_ready(self.cluster.now)
                     }
+                };
+                if is_ready {
+                    ready.push(at);
                 }
             }
             if !ready.is_empty() || self.cluster.now >= end {

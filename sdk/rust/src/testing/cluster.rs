@@ -4,6 +4,7 @@
 //! admission, no defaulting and no validation but what a test adds with [`FakeCluster::admit`], [`FakeCluster::refuse`] and
 //! [`FakeCluster::validate`], and nothing runs in it but the controllers that a test adds. A probe that passes here has shown that its logic is right, nothing about a platform.
 
+use super::pods::{FakeLog, FakeResult, PodRequest};
 use super::selector;
 use crate::error::{Answer, Error};
 use serde_json::{Value, json};
@@ -70,6 +71,8 @@ type Planned = Box<dyn FnOnce(&mut FakeCluster)>;
 type Controller = Box<dyn FnMut(&mut FakeCluster)>;
 type Validator = Box<dyn Fn(&Value) -> Vec<String>>;
 type Refusal = Box<dyn Fn(&Admission<'_>) -> Option<(u16, String)>>;
+type LogScript = Box<dyn Fn(&PodRequest<'_>) -> FakeLog>;
+type CommandScript = Box<dyn Fn(&PodRequest<'_>) -> FakeResult>;
 type Mutator = Box<dyn Fn(&FakeCluster, &mut Value)>;
 
 /// What admission looks at when an object is created or changed.
@@ -106,6 +109,8 @@ pub struct FakeCluster {
     page: usize,
     held: BTreeMap<String, String>,
     pub(super) workloads: super::workload::Workloads,
+    logs: Option<LogScript>,
+    commands: Option<CommandScript>,
 }
 
 impl std::fmt::Debug for FakeCluster {
@@ -151,6 +156,8 @@ impl FakeCluster {
             page: 500,
             held: BTreeMap::new(),
             workloads: Default::default(),
+            logs: None,
+            commands: None,
         };
         for (plural, kind, namespaced) in [
             ("namespaces", "Namespace", false),
@@ -161,7 +168,7 @@ impl FakeCluster {
             ("events", "Event", true),
         ] {
             let subresources: &[&str] = if plural == "pods" {
-                &["eviction", "status"]
+                &["eviction", "exec", "log", "status"]
             } else {
                 &["status"]
             };
@@ -394,6 +401,19 @@ impl FakeCluster {
         self
     }
 
+    /// What containers have in their logs; nothing without. A pod whose phase is none of `Running`, `Succeeded`, `Failed` has not
+    /// started and has none. A fault of verb `read` on `pods/log` breaks a log that is open.
+    pub fn logs(&mut self, say: impl Fn(&PodRequest<'_>) -> FakeLog + 'static) -> &mut Self {
+        self.logs = Some(Box::new(say));
+        self
+    }
+
+    /// What commands in containers give; without, none can be started. A fault of verb `read` on `pods/exec` breaks the connection.
+    pub fn commands(&mut self, run: impl Fn(&PodRequest<'_>) -> FakeResult + 'static) -> &mut Self {
+        self.commands = Some(Box::new(run));
+        self
+    }
+
     /// All running watches lose continuity: they give `gap`, what is there, and `synced`.
     pub fn cut_watches(&mut self) {
         self.cuts += 1;
@@ -416,6 +436,18 @@ impl FakeCluster {
             return Some(rule.fault.clone());
         }
         None
+    }
+
+    pub(super) fn log_of(&self, request: &PodRequest<'_>) -> FakeLog {
+        let say = self.logs.as_ref();
+        say.map(|say| say(request)).unwrap_or_default()
+    }
+
+    pub(super) fn result_of(&self, request: &PodRequest<'_>) -> FakeResult {
+        match &self.commands {
+            Some(run) => run(request),
+            None => FakeResult::not_started("no command can be started here"),
+        }
     }
 
     pub(super) fn lease_holder(&self, name: &str) -> Option<String> {

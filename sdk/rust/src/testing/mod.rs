@@ -41,14 +41,16 @@ pub mod dra;
 pub mod gang;
 mod leases;
 mod manifest;
+pub(crate) mod pods;
 mod selector;
 #[cfg(test)]
 mod tests;
 mod workload;
 
 pub use asserts::assert_faults_are_no_fail;
-pub(crate) use attempt::{Pending, if_running, with};
+pub(crate) use attempt::{if_running, with};
 pub use cluster::{Admission, FakeCluster, Fault};
+pub use pods::{FakeLog, FakeResult, PodRequest};
 pub use workload::Answering;
 
 use crate::Probe;
@@ -59,6 +61,14 @@ use serde_json::Value;
 
 /// The run id of every run on a fake cluster.
 pub const RUN_ID: &str = attempt::RUN;
+
+/// Something that can become ready, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SourceId {
+    Watch(usize),
+    Stream(usize),
+    Response(usize),
+}
 
 /// What a probe did on a fake cluster.
 #[derive(Debug)]
@@ -242,9 +252,20 @@ impl Run {
                 complaints.push(format!("{}: shows no value of an answer", case.id));
             }
             if declared.kind == "negative" {
-                let refused = effects.iter().any(|call| (400..500).contains(&call.code));
+                // What a container told of its own attempt stands for a refusal, and is none of the log or command itself.
+                let is_inside =
+                    |call: &Call| matches!(call.resource.as_str(), "pods/log" | "pods/exec");
+                let refused = effects.iter().any(|call| {
+                    if is_inside(call) {
+                        call.code == 200 && !call.seen.is_empty()
+                    } else {
+                        (400..500).contains(&call.code)
+                    }
+                });
                 let accepted = effects.iter().any(|call| {
-                    call.code == 200 && matches!(call.verb.as_str(), "create" | "update" | "patch")
+                    call.code == 200
+                        && !is_inside(call)
+                        && matches!(call.verb.as_str(), "create" | "update" | "patch")
                 });
                 if !refused && declared.quiet.is_none() {
                     complaints.push(format!("{}: nothing was refused", case.id));

@@ -1,6 +1,6 @@
 //! Attacks on the host itself: time, memory, stack, handles and floods.
 
-use crate::bindings::karat::probe::{cases, clock, kube_read, leases, log, types, wait};
+use crate::bindings::karat::probe::{cases, clock, kube_read, leases, log, pods, run, types, wait};
 use std::hint::black_box;
 
 /// Does the named deed. Returns only if the host let it.
@@ -36,6 +36,7 @@ pub(crate) fn commit(attack: &str) -> Result<(), String> {
         }
         "ten-thousand-watches" => return ten_thousand_watches(),
         "ten-thousand-leases" => return ten_thousand_leases(),
+        "ten-thousand-logs" => return ten_thousand_logs(),
         "foreign-handle" => raw::use_foreign_handle(),
         "ten-thousand-handles" => {
             let kept: Vec<_> = (0..10_000_000)
@@ -122,6 +123,21 @@ fn ten_thousand_leases() -> Result<(), String> {
         }
     }
     std::mem::forget(kept);
+    Ok(())
+}
+
+/// Opens logs that never end, keeps every handle and reads none.
+fn ten_thousand_logs() -> Result<(), String> {
+    let namespace = run::namespace("main").map_err(|e| format!("{e:?}"))?;
+    let mut kept = Vec::new();
+    for n in 0..10_000 {
+        let query = pods::LogQuery::new(&namespace, "any");
+        query.follow();
+        match query.open() {
+            Ok(stream) => kept.push(stream),
+            Err(error) => return Err(format!("log {n}: {error:?}")),
+        }
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! "pods", "ns": "…", "name": "…"}`; the words of `do` are those of [`Step`].
 
 use crate::bindings::karat::probe::{
-    cases, clock, http, kube_read, kube_write, leases, log, metrics, run, types, wait,
+    cases, clock, http, kube_read, kube_write, leases, log, metrics, pods, run, types, wait,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -150,6 +150,33 @@ enum Step {
         ms: u32,
     },
     Release,
+    /// Waits until an object has this value there.
+    Until {
+        api: String,
+        resource: String,
+        ns: String,
+        name: String,
+        pointer: String,
+        value: Value,
+        ms: u32,
+    },
+    /// Reads a log to its end.
+    Logs {
+        ns: String,
+        name: String,
+        #[serde(default)]
+        follow: bool,
+        /// Bytes of one read.
+        #[serde(default = "most")]
+        max: u32,
+    },
+    /// Runs a command; gives code, output and errors, in lines.
+    Exec {
+        ns: String,
+        name: String,
+        argv: Vec<String>,
+        ms: u32,
+    },
     Fail {
         text: String,
     },
@@ -170,6 +197,10 @@ enum Step {
     },
     /// Gives up, with the end of what was kept.
     Despair,
+}
+
+fn most() -> u32 {
+    1 << 20
 }
 
 /// Plays the script to its end, whatever the steps give.
@@ -368,6 +399,32 @@ pub(crate) fn play(script: &str) -> Result<(), String> {
             Step::Sleep { ms } => wait::any(&[], ms).map(|_| String::new()),
             Step::Name { prefix } => Ok(run::name(&prefix)),
             Step::Namespace { alias } => run::namespace(&alias),
+            Step::Until {
+                api,
+                resource,
+                ns,
+                name,
+                pointer,
+                value,
+                ms,
+            } => {
+                let query = query(&api, &resource, &ns);
+                query.fields(&format!("metadata.name={name}"));
+                until(&query, &pointer, &value, ms)
+            }
+            Step::Logs {
+                ns,
+                name,
+                follow,
+                max,
+            } => {
+                let query = pods::LogQuery::new(&ns, &name);
+                if follow {
+                    query.follow();
+                }
+                query.open().and_then(|stream| read(&stream, max))
+            }
+            Step::Exec { ns, name, argv, ms } => execute(&ns, &name, &argv, ms),
             Step::Fail { text } => return Err(text),
             Step::Spill {
                 api,
@@ -563,6 +620,56 @@ fn show(text: &str, case: Option<&cases::Case>) {
     {
         case.observe("seen", text);
     }
+}
+
+fn until(
+    query: &kube_read::Query,
+    pointer: &str,
+    value: &Value,
+    ms: u32,
+) -> Result<String, types::Error> {
+    let watch = query.open_watch()?;
+    let ready = watch.ready();
+    let end = clock::elapsed().saturating_add(ms);
+    loop {
+        while let Some(event) = watch.next()? {
+            if let kube_read::Event::Added(text) | kube_read::Event::Modified(text) = event {
+                let object: Value = serde_json::from_str(&text).unwrap_or_default();
+                if object.pointer(pointer) == Some(value) {
+                    return Ok(text);
+                }
+            }
+        }
+        let left = end.saturating_sub(clock::elapsed());
+        if wait::any(&[&ready], left)?.is_empty() && left == 0 {
+            return Ok("never".into());
+        }
+    }
+}
+
+/// All that a stream gives, waited for.
+fn read(stream: &pods::ByteStream, max: u32) -> Result<String, types::Error> {
+    let ready = stream.ready();
+    let mut all = Vec::new();
+    while let Some(bytes) = stream.read(max)? {
+        if bytes.is_empty() {
+            wait::any(&[&ready], u32::MAX)?;
+        }
+        all.extend(bytes);
+    }
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
+fn execute(ns: &str, name: &str, argv: &[String], ms: u32) -> Result<String, types::Error> {
+    let command = pods::Command::new(ns, name, argv.first().map_or("", String::as_str));
+    for argument in argv.iter().skip(1) {
+        command.arg(argument);
+    }
+    let running = command.start(ms)?;
+    let output = read(&running.output(), most());
+    let errors = read(&running.errors(), most());
+    let exit = running.exit()?;
+    Ok(format!("{exit:?}\n{}\n{}", output?, errors?))
 }
 
 fn outcome_of(text: &str) -> cases::Outcome {

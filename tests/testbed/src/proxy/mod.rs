@@ -2,10 +2,11 @@
 //!
 //! Without rules it forwards everything with the administrator's certificate, streaming bodies in both watch and list.
 //! The first [`Rule`] that matches a request decides what happens instead. It runs on a thread of its own, so it may
-//! outlive the async runtime of a test. Upgrades (exec, port-forward) are not supported: nothing here has a kubelet.
+//! outlive the async runtime of a test. Upgrades are not forwarded; logs and commands of a kubelet that is not there can be made
+//! up ([`Rule::log`], [`Rule::exec`]).
 //!
-//! Read `rule` for what can go wrong, `serve` for who does it, then `edit` (documents and objects), `body` (bytes) and
-//! `events` (watches). [`Proxy::hits`] says how often each rule did something: a fault that never fired proves nothing.
+//! Read `rule` for what can go wrong, `serve` for who does it, then `edit` (documents and objects), `body` (bytes),
+//! `events` (watches) and `kubelet` (logs and commands). [`Proxy::hits`] says how often each rule did something: a fault that never fired proves nothing.
 //!
 //! ```no_run
 //! # async fn f(lab: &karat_testbed::ControlPlane) -> karat_testbed::Result<()> {
@@ -22,6 +23,7 @@ mod dice;
 mod edit;
 mod events;
 mod forward;
+mod kubelet;
 mod rule;
 mod serve;
 
@@ -43,6 +45,7 @@ use crate::pki::write_private;
 
 pub use dice::Dice;
 pub use events::EventFault;
+pub use kubelet::Said;
 use rule::Hits;
 pub use rule::Rule;
 use serve::Job;

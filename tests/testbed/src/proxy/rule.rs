@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::body::BodyFault;
 use super::dice::Dice;
 use super::events::{EventFault, Picked};
+use super::kubelet::Said;
 
 /// What a rule does with a whole JSON answer or one object of it; `false` hides the object.
 pub(super) type Edit = Arc<dyn Fn(&mut Value) -> bool + Send + Sync>;
@@ -42,6 +43,10 @@ pub(super) enum Action {
     Refuse(Duration),
     Body(BodyFault),
     Events(EventFault, Picked),
+    /// A log of a made-up kubelet.
+    Log(Said),
+    /// A command of a made-up kubelet.
+    Exec(Said),
 }
 
 /// How often something happened, shared by the clones of a rule.
@@ -232,6 +237,18 @@ impl Rule {
     #[must_use]
     pub fn set_parameter(self, name: &str, value: &str) -> Self {
         self.act(Action::SetParameter(name.to_owned(), value.to_owned()))
+    }
+
+    /// Answers requests for logs as a kubelet would, with what the container says on its output.
+    #[must_use]
+    pub fn log(self, said: Said) -> Self {
+        self.act(Action::Log(said))
+    }
+
+    /// Answers requests for commands as a kubelet would: a WebSocket with the channels of the real protocol.
+    #[must_use]
+    pub fn exec(self, said: Said) -> Self {
+        self.act(Action::Exec(said))
     }
 
     /// Closes the connection without an answer. The request is not forwarded.

@@ -20,7 +20,7 @@ use super::Seen;
 use super::edit::edit_response;
 use super::forward::{Body, BoxError, forward, swallow, with_parameter, without_parameter};
 use super::rule::{Action, Rule};
-use super::{body, events};
+use super::{body, events, kubelet};
 use crate::control_plane::client_of;
 use crate::error::{Result, TestbedError};
 
@@ -118,11 +118,13 @@ impl Job {
                 // An error here is a client that left or a rule that disconnects: neither is news.
                 match tls {
                     None => {
-                        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                        let connection = http.serve_connection(TokioIo::new(stream), service);
+                        let _ = connection.with_upgrades().await;
                     }
                     Some(tls) => {
                         if let Ok(stream) = tls.accept(stream).await {
-                            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                            let connection = http.serve_connection(TokioIo::new(stream), service);
+                            let _ = connection.with_upgrades().await;
                         }
                     }
                 }
@@ -232,6 +234,8 @@ async fn act(
             }
             Ok(response.map(|body| events::spoil(body, *fault, picked.clone(), rule.hits.clone())))
         }
+        Action::Log(said) => Ok(kubelet::log(said.clone())),
+        Action::Exec(said) => kubelet::exec(said.clone(), request),
         Action::EditWhole(_) | Action::EditObjects(_) => {
             as_json(&mut request);
             let response = forward(client, request, None).await?;

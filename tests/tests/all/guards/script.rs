@@ -189,6 +189,10 @@ fn http(method: &str, target: &str, path: &str) -> Value {
     json!({"do": "http", "method": method, "target": target, "path": path, "ms": 1000})
 }
 
+fn exec(ns: &str) -> Value {
+    json!({"do": "exec", "ns": ns, "name": "bystander", "argv": ["true"], "ms": 1000})
+}
+
 /// All calls. `stranger` is the uid of an object of others.
 pub(super) fn steps(stranger: &str) -> Vec<Step> {
     [places(), metadata(stranger), workloads(), rights(), network(), cluster(), crowd()].into_iter().flatten().collect()
@@ -213,6 +217,8 @@ fn places() -> Vec<Step> {
         bad("attach", replace("any", "v1", "pods/portforward", "kube-system", json!({}))),
         early(of("get", "any", "v1", "pods/attach", MAIN), "no object"),
         early(of("get", "any", "v1", "pods/exec", MAIN), "no object"),
+        bad("foreign-object", exec("kube-system")),
+        bad("foreign-object", exec("default")),
         early(create("v1", "pods/exec", MAIN, json!({})), "not served"),
         bad("status", merge("any", "v1", "pods/status", MAIN, json!({"status": {"phase": "Running"}}))),
         bad("status", merge("any", "v1", "nodes/status", "", json!({"status": {}}))),
