@@ -1,7 +1,7 @@
 //! Metrics of the cluster: expositions of workloads, read whole and strictly, of which only the named series reach the guest,
-//! and expressions that a monitoring system evaluates, looked at by [`super::promql`] before.
+//! and expressions that a monitoring system evaluates, looked at by `promql.rs` before.
 //!
-//! A scrape is one GET through the same door, targets and checks as those of [`super::target`]. Names and labels are redacted
+//! A scrape is one GET through the same door, targets and checks as those of `target.rs`. Names and labels are redacted
 //! like any document; a value is a number and keeps its text. What is no exposition is an answer of the workload that says
 //! so, with the line (`InvalidExposition`), and never a reading.
 

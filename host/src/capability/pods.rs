@@ -3,14 +3,14 @@
 //! A task of the stream talks to the server and fills a queue; the guest empties it through the door, which redacts and
 //! records each piece as it is taken. What the guest gets is text in UTF-8: bytes that are none become U+FFFD, since nobody
 //! can look for a secret in what he cannot read. Redaction needs whole lines, so a line is held back until its end has come,
-//! and what belongs together longer than a line ([`lines`]) until all of it is there; a secret that arrives in two pieces is
+//! and what belongs together longer than a line (`lines.rs`) until all of it is there; a secret that arrives in two pieces is
 //! found like any other. A stream that breaks gives the whole lines that came, and then the error: what was cut off must not
 //! look like an end.
 //!
 //! A guest that does not read stops the task, not the host: the queue is bounded, and the server has to wait.
 //!
 //! Before a stream is opened the engine reads the pod, and its node, for the facts: which pod it was, where it ran, from which
-//! image, and whether that node is a simulation. Where to look next: [`logs`], [`exec`].
+//! image, and whether that node is a simulation. Where to look next: `logs.rs`, `exec.rs`.
 
 mod exec;
 mod lines;
