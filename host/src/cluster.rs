@@ -6,6 +6,7 @@
 //! took effect. What a load balancer says in the server's place is no answer (see `answer`). Probe calls and the engine's own calls use two
 //! instances with different credentials, which may share one [`Pace`].
 
+use http::header::{HeaderMap, HeaderValue, InvalidHeaderValue};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -578,23 +579,20 @@ impl Cluster {
             .uri(&request.path_and_query)
             .header("accept", request.accept)
             // Newer servers compress watches one member per event, which clients decode badly.
-            .header("accept-encoding", "identity")
-            .header("user-agent", concat!("karat/", env!("CARGO_PKG_VERSION")));
+            .header("accept-encoding", "identity");
         if request.body.is_some() {
             builder = builder.header("content-type", request.content_type);
         }
         for (name, value) in extra {
             builder = builder.header(*name, value);
         }
-        if let Some(user) = &self.acts_as {
-            builder = builder.header("impersonate-user", user.as_ref());
-        }
-        if let Some(audit_id) = &request.audit_id {
-            builder = builder.header(crate::names::AUDIT_ID_HEADER, audit_id);
-        }
-        let request = builder
+        let unsent = |cause: String| Once::Failed(format!("the request cannot be sent: {cause}"));
+        let audit_id = request.audit_id.as_deref();
+        let mut request = builder
             .body(Body::from(request.body.clone().unwrap_or_default()))
-            .map_err(|e| Once::Failed(format!("the request cannot be sent: {e}")))?;
+            .map_err(|e| unsent(e.to_string()))?;
+        self.sign(request.headers_mut(), audit_id)
+            .map_err(|e| unsent(e.to_string()))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         let response = self.client.send(request).await.map_err(|e| {
             if is_refused(&e) {
@@ -605,6 +603,28 @@ impl Cluster {
         })?;
         self.refusals.over();
         Ok(response)
+    }
+
+    /// Writes who sends a request, for whom, and under which audit id, over whatever stands there.
+    fn sign(
+        &self,
+        headers: &mut HeaderMap,
+        audit_id: Option<&str>,
+    ) -> Result<(), InvalidHeaderValue> {
+        let ours = [
+            (
+                "user-agent",
+                Some(concat!("karat/", env!("CARGO_PKG_VERSION"))),
+            ),
+            ("impersonate-user", self.acts_as.as_deref()),
+            (crate::names::AUDIT_ID_HEADER, audit_id),
+        ];
+        for (name, value) in ours {
+            if let Some(value) = value {
+                headers.insert(name, HeaderValue::from_str(value)?);
+            }
+        }
+        Ok(())
     }
 
     async fn send_once(&self, request: &Request) -> Result<(HttpAnswer, Option<Duration>), Once> {

@@ -14,11 +14,13 @@ pub(crate) mod keep;
 mod live;
 pub(crate) mod pieces;
 pub(crate) mod reduce;
+mod slots;
 pub(crate) mod snapshots;
 mod stop;
 
 pub(crate) use live::{Live, Wire};
 pub use live::{LiveDoor, expiry};
+pub(crate) use slots::Slot;
 pub use snapshots::Snapshots;
 pub use stop::{StopHandle, StopSignal};
 

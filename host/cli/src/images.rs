@@ -1,8 +1,9 @@
 //! The images that come with the program: a layout beside it, like that of the probes.
 
-use crate::probes::brought;
+use crate::probes::{Probes, brought};
 use crate::ui::diagnostics::{Classify as _, CommandError, Hint as _};
 use karat_engine::images::OWN_REGISTRY;
+use karat_engine::manifest::ImageSource;
 use karat_registry::{Image, Layout};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +40,19 @@ impl OwnImages {
             layout: Some(place),
             images: images.into_iter().filter_map(short).collect(),
         })
+    }
+
+    /// Looks beside the program if a probe starts an image of it. Most start none, and what nobody needs can stop nobody.
+    ///
+    /// # Errors
+    /// As [`OwnImages::find`].
+    pub(crate) fn needed_by(probes: &Probes) -> Result<OwnImages, CommandError> {
+        let mut lines = probes.iter().flat_map(|probe| &probe.manifest.images);
+        if lines.any(|line| matches!(line.source, ImageSource::Own(_))) {
+            OwnImages::find()
+        } else {
+            Ok(OwnImages::default())
+        }
     }
 
     /// Digests by name.

@@ -91,7 +91,7 @@ impl Selection {
             }),
             settings,
             parallel: args.parallel.map_or(PARALLEL_DEFAULT, usize::from),
-            images: images(args.config.as_deref())?,
+            images: images(args.config.as_deref(), &OwnImages::needed_by(&probes)?)?,
             probes,
         })
     }
@@ -128,13 +128,13 @@ pub(crate) fn redaction(file: &Path) -> Result<Rules, CommandError> {
 /// Where the images of a run come from.
 ///
 /// # Errors
-/// An unreadable `karat.toml`, or images beside the program that are damaged.
-pub(crate) fn images(file: Option<&Path>) -> Result<Images, CommandError> {
+/// An unreadable `karat.toml`.
+pub(crate) fn images(file: Option<&Path>, own: &OwnImages) -> Result<Images, CommandError> {
     let placement = match file {
         Some(file) => config(file)?.images,
         None => Placement::default(),
     };
-    Ok(Images::new(&OwnImages::find()?.digests(), placement))
+    Ok(Images::new(&own.digests(), placement))
 }
 
 /// Reads `karat.toml`.

@@ -12,11 +12,10 @@ use super::wait::{News, Source};
 use super::{nothing, unexpected};
 use crate::cluster::{Forward, Forwarded};
 use crate::gate::pieces::Pieces;
-use crate::gate::{Answer, Call, Content, Door, Live, Trouble, Wire};
+use crate::gate::{Answer, Call, Content, Door, Slot, Trouble, Wire};
 use crate::recording::format::{Access, Facts, Failure, ResourceAccess, Seen};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -266,26 +265,6 @@ impl Drop for Running {
     }
 }
 
-/// Counts as an open response as long as it lives.
-struct Open(Arc<Live>);
-
-impl Open {
-    fn take(live: &Arc<Live>) -> Option<Open> {
-        live.open_responses
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < RESPONSES_MAX).then_some(open + 1)
-            })
-            .ok()
-            .map(|_| Open(Arc::clone(live)))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open_responses.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Sends a request; the answer is waited for with [`Response::source`]. `timeout_ms` is for the whole answer.
 ///
 /// # Errors
@@ -308,7 +287,7 @@ pub async fn send(door: &Door, request: &Request, timeout_ms: u32) -> Result<Res
         .call(call.reaching(Access::Resource(access.clone())), |wire| {
             let running = &mut running;
             async move {
-                let Some(open) = Open::take(&wire.live) else {
+                let Some(open) = wire.live.open_responses.take(RESPONSES_MAX) else {
                     return Err(Failure::Budget(format!(
                         "{RESPONSES_MAX} responses are open, more than that an attempt may not have; close one first"
                     ))
@@ -512,7 +491,7 @@ struct State {
     end_seen: bool,
     /// Why there is no (further) answer.
     failed: Option<Lost>,
-    open: Option<Open>,
+    open: Option<Slot>,
 }
 
 impl State {
@@ -534,7 +513,7 @@ impl State {
 }
 
 impl Shared {
-    fn new(open: Open) -> Shared {
+    fn new(open: Slot) -> Shared {
         Shared {
             state: Mutex::new(State {
                 open: Some(open),

@@ -23,14 +23,13 @@ use super::address::{self, check_name, malformed};
 use super::unexpected;
 use super::wait::{News, Source};
 use crate::cluster::Request;
-use crate::gate::{About, Answer, Call, Content, Door, Live, Trouble, Wire};
+use crate::gate::{About, Answer, Call, Content, Door, Live, Slot, Trouble, Wire};
 use crate::recording::format::{
     Access, Facts, Failure, ObjectFact, ResourceAccess, Seen, function,
 };
 use crate::redact::Redactor;
 use lines::{Lines, TooLong};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -66,29 +65,13 @@ impl Drop for Running {
     }
 }
 
-/// Counts as open as long as the stream lasts; whether its handle was dropped does not matter.
-struct Open(Arc<Live>);
-
-impl Open {
-    fn take(live: &Arc<Live>) -> Result<Open, Failure> {
-        let taken = live
-            .open_streams
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < STREAMS_MAX).then_some(open + 1)
-            });
-        match taken {
-            Ok(_) => Ok(Open(Arc::clone(live))),
-            Err(_) => Err(Failure::Budget(format!(
-                "{STREAMS_MAX} logs and commands are open, more than that an attempt may not have; read one to its end first"
-            ))),
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open_streams.fetch_sub(1, Ordering::AcqRel);
-    }
+/// A place among the open streams, held as long as the stream lasts; whether its handle was dropped does not matter.
+fn place(live: &Live) -> Result<Slot, Failure> {
+    live.open_streams.take(STREAMS_MAX).ok_or_else(|| {
+        Failure::Budget(format!(
+            "{STREAMS_MAX} logs and commands are open, more than that an attempt may not have; read one to its end first"
+        ))
+    })
 }
 
 impl ByteStream {

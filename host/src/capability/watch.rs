@@ -18,13 +18,12 @@ use crate::cluster::{HttpAnswer, Request, Streamed};
 use crate::gate::freshness;
 use crate::gate::keep::Keep;
 use crate::gate::reduce::each_item;
-use crate::gate::{Answer, Call, Content, Door, Live, Trouble, Wire};
+use crate::gate::{Answer, Call, Content, Door, Slot, Trouble, Wire};
 use crate::recording::format::{Access, Failure, ResourceAccess, Seen, function};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cmp;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -71,33 +70,12 @@ pub struct Watch {
 struct Running {
     shared: Arc<Shared>,
     task: AbortHandle,
-    _open: Open,
+    _open: Slot,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// Counts as an open watch as long as it lives.
-struct Open(Arc<Live>);
-
-impl Open {
-    fn take(live: &Arc<Live>) -> Option<Open> {
-        let counter: &AtomicU32 = &live.open_watches;
-        counter
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < WATCHES_MAX).then_some(open + 1)
-            })
-            .ok()
-            .map(|_| Open(Arc::clone(live)))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open_watches.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -125,7 +103,7 @@ pub async fn open_watch(door: &Door, query: &Query) -> Result<Watch, Failure> {
         .call(call.reaching(Access::Resource(access)), |wire| {
             let (running, checked) = (&mut running, checked.clone());
             async move {
-                let Some(open) = Open::take(&wire.live) else {
+                let Some(open) = wire.live.open_watches.take(WATCHES_MAX) else {
                     return Err(Failure::Budget(format!(
                         "{WATCHES_MAX} watches are open, more than that an attempt may not have; close one first"
                     ))

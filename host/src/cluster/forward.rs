@@ -5,6 +5,7 @@
 //! audit id is decided here.
 
 use super::{Cluster, SendError, chain, retry_after};
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -57,27 +58,12 @@ impl Cluster {
             .uri(&forward.path_and_query)
             .body(Body::from(forward.body.clone()))
             .map_err(|e| failed(format!("the request cannot be sent: {e}")))?;
-        let ours = [
-            (
-                "user-agent",
-                Some(concat!("karat/", env!("CARGO_PKG_VERSION"))),
-            ),
-            // A body that was packed on the way could be neither redacted nor limited.
-            ("accept-encoding", Some("identity")),
-            ("impersonate-user", self.acts_as.as_deref()),
-            (crate::names::AUDIT_ID_HEADER, forward.audit_id.as_deref()),
-        ];
         let headers = request.headers_mut();
         headers.extend(forward.headers.iter().cloned());
-        for (name, value) in ours {
-            if let Some(value) = value {
-                let name = HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|e| failed(format!("the request cannot be sent: {e}")))?;
-                let value = HeaderValue::from_str(value)
-                    .map_err(|e| failed(format!("the request cannot be sent: {e}")))?;
-                headers.insert(name, value);
-            }
-        }
+        // A body that was packed on the way could be neither redacted nor limited.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        self.sign(headers, forward.audit_id.as_deref())
+            .map_err(|e| failed(format!("the request cannot be sent: {e}")))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         let response = self
             .client

@@ -9,6 +9,7 @@ use crate::cluster::{
 };
 use crate::event::Events;
 use crate::gate::freshness::Freshness;
+use crate::gate::slots::Slots;
 use crate::gate::snapshots::Snapshots;
 use crate::gate::stop::StopSignal;
 use crate::grant::Effective;
@@ -106,13 +107,13 @@ pub(crate) struct Live {
     pub(crate) stop: StopSignal,
     guard: GuardContext,
     /// Watches that are open now.
-    pub(crate) open_watches: AtomicU32,
+    pub(crate) open_watches: Slots,
     /// Responses that are open now.
-    pub(crate) open_responses: AtomicU32,
+    pub(crate) open_responses: Slots,
     /// Targets that were looked at a moment ago.
     pub(crate) targets: Targets,
     /// Logs and commands that are open now.
-    pub(crate) open_streams: AtomicU32,
+    pub(crate) open_streams: Slots,
     /// How new the server's answers were so far.
     pub(crate) seen: Freshness,
     wall_ms: u64,
@@ -123,10 +124,10 @@ impl Live {
     pub(super) fn new(door: LiveDoor) -> Live {
         let sandboxes: Vec<String> = door.namespaces.values().cloned().collect();
         Live {
-            open_watches: AtomicU32::new(0),
-            open_responses: AtomicU32::new(0),
+            open_watches: Slots::default(),
+            open_responses: Slots::default(),
             targets: Targets::default(),
-            open_streams: AtomicU32::new(0),
+            open_streams: Slots::default(),
             seen: Freshness::default(),
             guard: GuardContext {
                 run: door.run.clone(),

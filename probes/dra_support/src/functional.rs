@@ -6,7 +6,7 @@ use crate::manifest::{cases, images, settings};
 use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
 use karat_sdk::inventory::devices::{self, Choice, Devices, Key, MOST_SLICES};
 use karat_sdk::kube::{Event, Object, Quiet, Watch, wait_for};
-use karat_sdk::leases::{self, Lease};
+use karat_sdk::leases;
 use karat_sdk::wait::Deadline;
 use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, inventory, log, run};
 use std::time::Duration;
@@ -18,8 +18,6 @@ const QUIET: Duration = Duration::from_secs(30);
 struct Place {
     choice: Choice,
     node: String,
-    /// Holds the node.
-    _lease: Lease,
 }
 
 /// A pod of this check with its claim.
@@ -35,8 +33,6 @@ pub(crate) fn check(api: &Api) -> Result<()> {
     let Some(place) = place else {
         return Ok(());
     };
-    // What stays of the pods is there until the attempt has ended, and so is the lease.
-    let place = std::mem::ManuallyDrop::new(place);
     let mut held = None;
     let passed = cases::ALLOCATED.check("", |case| allocated(api, case, &place, &mut held))?;
     let Some(held) = held.filter(|_| passed.is_pass()) else {
@@ -83,11 +79,8 @@ fn find(api: &Api, case: &Case, place: &mut Option<Place>) -> Result<Conclusion>
         case.observe("pool", &first.pool);
     }
     case.observe("devices that the selector fits", choice.fitting.len());
-    *place = Some(Place {
-        choice,
-        node,
-        _lease: lease,
-    });
+    lease.keep();
+    *place = Some(Place { choice, node });
     Ok(Conclusion::Pass)
 }
 

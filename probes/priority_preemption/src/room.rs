@@ -46,8 +46,6 @@ pub(crate) struct Room {
     pub(crate) devices: Option<DeviceRoom>,
     /// uids of the pods that were on the node before.
     pub(crate) before: Vec<String>,
-    /// Holds the node, and the order in which victims are picked.
-    _lease: Lease,
 }
 
 impl Room {
@@ -188,13 +186,14 @@ pub(crate) fn find(case: &Case, found: &mut Option<Room>) -> Result<Conclusion> 
         .collect();
     let devices = devices.filter(|_| offer.unit == Unit::Cpu && !choices.is_empty());
     let devices = devices.map(|(version, _)| DeviceRoom { version, choices });
-    let room = divide(offer, devices, lease);
+    let room = divide(offer, devices);
     case.observe("node", &room.node.name);
     case.observe("uid of the node", &room.node.uid);
     case.observe("competed for", room.resource());
     case.observe("allocatable", room.node.allocatable(room.resource()) / 1000);
     case.observe("pods to fill it", room.shares.len());
     case.observe("share of each", room.asked());
+    lease.keep();
     *found = Some(room);
     Ok(Conclusion::Pass)
 }
@@ -208,7 +207,7 @@ fn asked_on(node: &Node, found: &Devices) -> Vec<Choice> {
 
 /// Shares the free units among at most four pods, all of it for units, nearly all of it for CPU. With devices there is one pod for
 /// each, and one without that has as high a priority as the one to come.
-fn divide(offer: Offer, devices: Option<DeviceRoom>, lease: Lease) -> Room {
+fn divide(offer: Offer, devices: Option<DeviceRoom>) -> Room {
     let Offer {
         node,
         unit,
@@ -238,6 +237,5 @@ fn divide(offer: Offer, devices: Option<DeviceRoom>, lease: Lease) -> Room {
         shares,
         devices,
         before: before.iter().map(|pod| pod.uid().to_owned()).collect(),
-        _lease: lease,
     }
 }

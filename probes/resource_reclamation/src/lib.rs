@@ -26,8 +26,6 @@ impl Probe for ResourceReclamation {
         let Some(place) = found else {
             return Ok(());
         };
-        // What stays of the pods is there until the attempt has ended, and so is the lease.
-        let place = std::mem::ManuallyDrop::new(place);
         let mut wanted: Vec<(CaseId, End)> = vec![
             (cases::SUCCESS, End::Success),
             (cases::DELETION, End::Deletion),

@@ -7,7 +7,7 @@ use karat_sdk::build::{DraVersion, PodBuilder};
 use karat_sdk::discovery::Discovery;
 use karat_sdk::inventory::devices::{self, Choice, Devices, Key};
 use karat_sdk::inventory::{self, Node};
-use karat_sdk::leases::{self, Lease};
+use karat_sdk::leases;
 use karat_sdk::{Case, Conclusion, Error, Object, Query, Reason, Result, Target, json, run};
 
 /// Name of the template that asks for the device.
@@ -34,8 +34,6 @@ pub(crate) struct Place {
     pub(crate) unit: Unit,
     /// Units that others held at first.
     theirs: u64,
-    /// Holds the node.
-    _lease: Lease,
 }
 
 /// How the count stands.
@@ -235,6 +233,7 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
             case.observe("class", &choice.class);
             case.observe("selector", &choice.expression);
             case.observe("free devices", free.len());
+            lease.keep();
             *found = Some(Place {
                 node: node.clone(),
                 namespace: namespace.to_owned(),
@@ -244,7 +243,6 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
                     free,
                 },
                 theirs: 0,
-                _lease: lease,
             });
             return Ok(Conclusion::Pass);
         }
@@ -269,10 +267,10 @@ pub(crate) fn find(case: &Case, namespace: &str, found: &mut Option<Place>) -> R
             case.observe("uid of the node", &node.uid);
             case.observe("resource", resource);
             case.observe("free units", free);
+            lease.keep();
             *found = Some(Place {
                 node: node.clone(),
                 namespace: namespace.to_owned(),
-                _lease: lease,
                 theirs: held_by_others(&pods, resource, namespace),
                 unit: Unit::Extended {
                     resource: resource.to_owned(),

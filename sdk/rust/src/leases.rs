@@ -136,6 +136,11 @@ impl Lease {
         Ok(())
     }
 
+    /// Holds everything until the attempt has ended and the pods that stay are gone: giving it back here would be too soon.
+    pub fn keep(mut self) {
+        let _ = std::mem::ManuallyDrop::new(self.handle.take());
+    }
+
     fn give_back(&mut self) {
         if let Some(handle) = self.handle.take() {
             handle.release();

@@ -29,8 +29,8 @@ struct Listed {
 /// Lists.
 pub(crate) fn execute(context: &Context, args: &ImagesListArgs) -> CommandResult {
     let probes = settings::probes(&args.sources, &context.environment)?;
-    let images = settings::images(args.config.as_deref())?;
     let own = OwnImages::find()?;
+    let images = settings::images(args.config.as_deref(), &own)?;
     let lines = probes.iter().flat_map(|probe| {
         let id = &probe.manifest.id;
         probe

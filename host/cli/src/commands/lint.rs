@@ -152,16 +152,10 @@ fn found(report: &Report) -> Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Environment;
-    use crate::ui::printer::{Printer, Verbosity};
 
     /// Runs the command; its end and what it printed.
     fn run(args: &LintArgs) -> (CommandResult, String) {
-        let (printer, captured) = Printer::captured(Verbosity::Normal);
-        let context = Context {
-            printer,
-            environment: Environment::of_process(),
-        };
+        let (context, captured) = Context::captured();
         let result = execute(&context, args);
         (result, captured.out())
     }

@@ -39,6 +39,18 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// One whose speech is kept, for tests of verbs.
+    #[cfg(test)]
+    fn captured() -> (Context, crate::ui::printer::Captured) {
+        let (printer, captured) = Printer::captured(Verbosity::Normal);
+        let environment = Environment::of_process();
+        let context = Context {
+            printer,
+            environment,
+        };
+        (context, captured)
+    }
+
     /// An engine with the cache of this user.
     ///
     /// # Errors

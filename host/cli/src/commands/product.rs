@@ -206,17 +206,12 @@ fn made<'a>(folder: &'a Folder, report: &Report) -> Made<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Environment;
-    use crate::ui::printer::{Paint, Printer, Verbosity};
+    use crate::ui::printer::Paint;
 
     const FORM: &str = "metadata:\n  kubernetesVersion: v1.37\nspec:\n  security:\n    - id: a\n      description: A.\n      level: MUST\n";
 
     fn said(args: &ProductArgs) -> (Exit, String) {
-        let (printer, _) = Printer::captured(Verbosity::Normal);
-        let context = Context {
-            printer,
-            environment: Environment::of_process(),
-        };
+        let (context, _) = Context::captured();
         let error = execute(&context, args).unwrap_err();
         (error.exit(), error.lines(Paint::Never).join("\n"))
     }

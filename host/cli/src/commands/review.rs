@@ -153,16 +153,10 @@ fn bundles_in(folder: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::args::SourceArgs;
-    use crate::env::Environment;
-    use crate::ui::printer::{Printer, Verbosity};
 
     /// Runs the command; its end and what it printed.
     fn run(args: &ReviewArgs) -> (CommandResult, String) {
-        let (printer, captured) = Printer::captured(Verbosity::Normal);
-        let context = Context {
-            printer,
-            environment: Environment::of_process(),
-        };
+        let (context, captured) = Context::captured();
         let result = execute(&context, args);
         (result, captured.out())
     }

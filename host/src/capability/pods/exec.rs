@@ -4,11 +4,11 @@
 //! command ran to its end is unknown. The same holds for one whose deadline passes; the connection is closed then, and the
 //! container's runtime is expected to end the process.
 
-use super::{ByteStream, Open, Running, Shared, access, look_up, too_long};
+use super::{ByteStream, Running, Shared, access, look_up, place, too_long};
 use crate::capability::address::{self, malformed};
 use crate::capability::{nothing, unexpected};
 use crate::cluster::{Opened, Request, SendError, Socket};
-use crate::gate::{About, Answer, Call, Content, Door, Trouble, Wire};
+use crate::gate::{About, Answer, Call, Content, Door, Slot, Trouble, Wire};
 use crate::recording::format::{Access, Facts, Failure, ResourceAccess, Seen, function};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ pub async fn start(door: &Door, command: &Command, deadline_ms: u32) -> Result<E
         .call(call.reaching(Access::Resource(at.clone())), |wire| {
             let running = &mut running;
             async move {
-                let open = Open::take(&wire.live)?;
+                let open = place(&wire.live)?;
                 let deadline = Instant::now() + time;
                 let about = look_up(&wire).await?;
                 check_ours(&wire, &about)?;
@@ -306,7 +306,7 @@ struct Run {
     ended: Arc<Ended>,
     deadline: Instant,
     time: Duration,
-    _open: Open,
+    _open: Slot,
 }
 
 impl Run {

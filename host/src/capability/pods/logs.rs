@@ -1,9 +1,9 @@
 //! Logs: the container's output as the kubelet keeps it, once or for as long as the container runs.
 
-use super::{ByteStream, Open, Running, Shared, access, look_up, too_long};
+use super::{ByteStream, Running, Shared, access, look_up, place, too_long};
 use crate::capability::{address, nothing};
 use crate::cluster::{Opened, Pieces, Request};
-use crate::gate::{Answer, Call, Content, Door, Trouble};
+use crate::gate::{Answer, Call, Content, Door, Slot, Trouble};
 use crate::recording::format::{Access, Failure};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub async fn open(door: &Door, query: &LogQuery) -> Result<ByteStream, Failure> 
         .call(call.reaching(Access::Resource(at.clone())), |wire| {
             let running = &mut running;
             async move {
-                let open = Open::take(&wire.live)?;
+                let open = place(&wire.live)?;
                 let about = look_up(&wire).await?;
                 let path = address::path(wire.resource()?) + &query.query();
                 let mut request = Request::get(path);
@@ -105,7 +105,7 @@ pub async fn open(door: &Door, query: &LogQuery) -> Result<ByteStream, Failure> 
     Ok(ByteStream::new(door, at, extras.about, running))
 }
 
-async fn follow(mut pieces: Pieces, shared: Arc<Shared>, _open: Open) {
+async fn follow(mut pieces: Pieces, shared: Arc<Shared>, _open: Slot) {
     loop {
         match pieces.next().await {
             Ok(Some(bytes)) => {

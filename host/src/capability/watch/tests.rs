@@ -4,6 +4,7 @@ use super::*;
 use crate::capability::testing::{Got, Reply as Scripted, Rig, SANDBOX, whole};
 use crate::capability::wait;
 use crate::recording::format::ReplyKind;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn pods() -> Query {
     Query {
