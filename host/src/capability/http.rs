@@ -444,8 +444,7 @@ impl Response {
     /// The attempt is over.
     pub fn arrivals(&self, door: &Door) -> Result<Vec<u32>, Failure> {
         const FUNCTION: &str = "http.response.arrivals";
-        let mut call = Call::new(FUNCTION, json!({"response": self.number})).always();
-        call.access = None;
+        let call = Call::new(FUNCTION, json!({"response": self.number})).always();
         let reply = door.local(call, |_| {
             let arrivals = self
                 .running

@@ -24,6 +24,8 @@ use super::unexpected;
 use super::wait::{News, Source};
 use crate::cluster::Request;
 use crate::gate::{About, Answer, Call, Content, Door, Live, Slot, Trouble, Wire};
+use crate::manifest::values::is_dns_label;
+use crate::names::DNS_LABEL_MAX;
 use crate::recording::format::{
     Access, Facts, Failure, ObjectFact, ResourceAccess, Seen, function,
 };
@@ -280,21 +282,14 @@ fn access(
         return Err(malformed("namespace", "", "is empty; a pod lies in one"));
     }
     check_name(pod)?;
-    if let Some(container) = container {
-        // Names of containers are DNS labels, as names of namespaces are.
-        let place = ResourceAccess {
-            version: "v1".to_owned(),
-            resource: "pods".to_owned(),
-            namespace: container.to_owned(),
-            ..ResourceAccess::default()
-        };
-        if container.is_empty() || address::check(&place).is_err() {
-            return Err(malformed(
-                "container",
-                container,
-                "is not a lowercase DNS label",
-            ));
-        }
+    if let Some(container) = container
+        && !is_dns_label(container, DNS_LABEL_MAX)
+    {
+        return Err(malformed(
+            "container",
+            container,
+            "is not a lowercase DNS label",
+        ));
     }
     let access = ResourceAccess {
         verb: verb.to_owned(),
