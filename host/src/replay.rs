@@ -17,16 +17,22 @@ use crate::recording::format::{Header, Limits};
 use crate::recording::{self, Player, ReadOptions, Recording};
 use crate::run::{GuestEnd, GuestRun, classify, run_guest};
 use crate::runfolder::{self, FolderError};
+use futures::{StreamExt as _, stream};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How much more CPU time a replay may use than the run: the reviewer's machine may be slower, and a verdict must not depend on it.
 const CPU_FACTOR: u64 = 4;
+
+/// Attempts that are replayed at one time, where there are processors for them: each holds its whole recording in memory.
+const AT_ONCE: usize = 4;
 
 /// Wall time of one replayed attempt. Waiting is replayed too, so only computing takes time.
 const WALL: Duration = Duration::from_secs(120);
@@ -154,7 +160,7 @@ pub(crate) enum NoComponent {
 }
 
 /// Replays the attempts of a record that was read from the folder, with components from anywhere: asked once for each digest.
-/// Everything that does not hold is a finding.
+/// Attempts know nothing of each other, so several run at once. Everything that does not hold is a finding.
 pub(crate) async fn replay_with(
     engine: &Engine,
     folder: &Path,
@@ -163,27 +169,40 @@ pub(crate) async fn replay_with(
     mut load: impl FnMut(&str) -> Result<Probe, NoComponent>,
 ) -> Vec<ReplayedAttempt> {
     let mut components = BTreeMap::new();
-    let mut attempts = Vec::new();
+    let mut jobs = Vec::new();
     for probe in &record.probes {
         if only.is_some_and(|only| only != probe.probe) {
             continue;
         }
-        for attempt in &probe.attempts {
-            let loaded = components
-                .entry(probe.digest.clone())
-                .or_insert_with(|| load(&probe.digest));
-            let work = Replay {
-                engine,
-                folder,
-                record,
-                probe,
-                attempt,
-                findings: Vec::new(),
-            };
-            attempts.push(work.run(loaded.as_ref()).await);
-        }
+        let loaded = components
+            .entry(&probe.digest)
+            .or_insert_with(|| Arc::new(load(&probe.digest)));
+        let shared = Arc::new(probe.clone());
+        let of = |attempt: &AttemptRecord| (shared.clone(), attempt.clone(), loaded.clone());
+        jobs.extend(probe.attempts.iter().map(of));
     }
-    attempts
+    let source = Arc::new((folder.to_path_buf(), record.clone()));
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    stream::iter(jobs)
+        .map(|(probe, attempt, loaded)| {
+            let (engine, source) = (engine.clone(), source.clone());
+            let replay = async move {
+                let work = Replay {
+                    engine: &engine,
+                    folder: &source.0,
+                    record: &source.1,
+                    probe: &probe,
+                    attempt: &attempt,
+                    findings: Vec::new(),
+                };
+                work.run(loaded.as_ref().as_ref()).await
+            };
+            AbortOnDropHandle::new(tokio::spawn(replay))
+        })
+        .buffered(processors.min(AT_ONCE))
+        .map(|replayed| replayed.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())))
+        .collect()
+        .await
 }
 
 /// Runs a probe along the calls of a fixture, strictly in their order, and judges them anew: a probe's verdict in a unit test,
