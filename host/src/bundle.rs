@@ -14,10 +14,12 @@
 //!
 //! Answers and components are named by their digest. Recordings and `run.json` name those digests, so the statement need
 //! not: [`withhold`] can leave some out of a public copy while chain, statement and signatures stay valid. Reports are
-//! functions of a bundle and lie outside of it, so none of them can say what the evidence does not.
+//! functions of a bundle and lie outside of it, so none of them can say what the evidence does not. [`archive`] makes one piece
+//! of the folder, and the folder of the piece.
 //!
 //! Whether a bundle holds is decided in [`mod@crate::verify`]; here it is only written and listed.
 
+pub mod archive;
 mod list;
 pub mod signature;
 pub mod statement;

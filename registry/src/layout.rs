@@ -20,6 +20,7 @@ use crate::artifact::{
     Artifact, ArtifactError, Config, Descriptor, MANIFEST_MEDIA_TYPE, MAX_COMPONENT_SIZE,
     MAX_MANIFEST_SIZE, Manifest, to_json,
 };
+use crate::images::REF_NAME;
 use crate::reference::{Digest, Verifier, VerifyError, quoted};
 
 /// Largest `index.json` in bytes: room for [`MAX_ENTRIES`] descriptors of a kilobyte.
@@ -36,8 +37,6 @@ const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs/sha256";
 pub(crate) const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const LAYOUT_VERSION: &str = "1.0.0";
-/// Where other tools look for the name of an entry.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Why a layout cannot be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +159,14 @@ pub enum LayoutError {
         /// What is wrong with it.
         #[source]
         source: ArtifactError,
+    },
+    /// What is asked for is not there, or is there in another shape.
+    #[error("{} holds {reason}", path.display())]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+        /// What is there instead.
+        reason: String,
     },
     /// The component given for storing cannot be stored.
     #[error("cannot store {name}:{version}")]
@@ -354,18 +361,42 @@ impl Layout {
             Descriptor::new(MANIFEST_MEDIA_TYPE, digest, encoded.manifest.len() as u64)
                 .annotated(REF_NAME, &reference),
         );
+        let blobs = [artifact.component(), &encoded.config, &encoded.manifest];
+        self.replace_entries(entries.into_values().collect(), other, &blobs)?;
+        Ok(digest)
+    }
+
+    /// Adds an entry with its blobs, in place of one with the same name.
+    pub(crate) fn add(&self, entry: Descriptor, blobs: &[&[u8]]) -> Result<(), LayoutError> {
+        let _lock = self.lock()?;
+        let Index {
+            mut manifests,
+            other,
+            ..
+        } = self.read_index()?;
+        let name = entry.annotations.get(REF_NAME);
+        manifests.retain(|old| old.annotations.get(REF_NAME) != name);
+        manifests.push(entry);
+        self.replace_entries(manifests, other, blobs)
+    }
+
+    /// Writes the blobs, and then the index: it never points at something that is not there yet.
+    fn replace_entries(
+        &self,
+        entries: Vec<Descriptor>,
+        other: BTreeMap<String, serde_json::Value>,
+        blobs: &[&[u8]],
+    ) -> Result<(), LayoutError> {
         if entries.len() > MAX_ENTRIES {
             return Err(LayoutError::TooMany {
                 path: self.root.join(INDEX),
                 count: entries.len(),
             });
         }
-        for blob in [artifact.component(), &encoded.config, &encoded.manifest] {
+        for blob in blobs {
             self.write_blob(blob)?;
         }
-        // After the blobs, so that the index never points at something that is not there yet.
-        self.write_index(entries.into_values().collect(), other)?;
-        Ok(digest)
+        self.write_index(entries, other)
     }
 
     /// Lists all components, sorted by name and version. Reads and hashes each manifest, but no component.

@@ -7,7 +7,8 @@
 //! environment.
 //!
 //! Read in this order: [`mod@reference`] (how a component is named and how bytes are bound to a digest), [`artifact`] (the
-//! manifest and config of one component), [`layout`] (many of them in a folder), [`images`] (container images in one).
+//! manifest and config of one component), [`layout`] (many of them in a folder), [`images`] (container images in one), [`piece`]
+//! (anything else of one layer).
 //!
 //! ```
 //! use karat_registry::Layout;
@@ -28,9 +29,11 @@
 pub mod artifact;
 pub mod images;
 pub mod layout;
+pub mod piece;
 pub mod reference;
 
 pub use artifact::{Artifact, ArtifactError, MAX_COMPONENT_SIZE};
 pub use images::Image;
 pub use layout::{Entry, Layout, LayoutError};
+pub use piece::Piece;
 pub use reference::{Digest, Reference, ReferenceError, Verifier};

@@ -58,6 +58,12 @@ pub enum ReferenceError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The text cannot be a tag.
+    #[error("`{text}` is not a tag: {TAG_RULE}")]
+    Tag {
+        /// The refused text, shortened and with control characters escaped.
+        text: String,
+    },
     /// The text cannot be a reference.
     #[error(
         "`{text}` is not a reference: {reason}; write `oci://registry/repository:tag`, `layout:FOLDER#name:version` or `name:version`"
@@ -69,6 +75,10 @@ pub enum ReferenceError {
         reason: &'static str,
     },
 }
+
+/// Of the OCI distribution specification.
+const TAG_RULE: &str =
+    "a tag has 1 to 128 letters, digits, `_`, `.` or `-`, and starts with none of the last two";
 
 /// Makes hostile text fit for a one-line message: control characters are escaped, and long text is cut.
 pub(crate) fn quoted(text: &str) -> String {
@@ -485,9 +495,7 @@ fn parse_registry(text: &str) -> Result<RegistryReference, Problem> {
         ));
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err(Problem::Plain(
-            "a tag has 1 to 128 letters, digits, `_`, `.` or `-`, and starts with none of the last two",
-        ));
+        return Err(Problem::Plain(TAG_RULE));
     }
     Ok(RegistryReference {
         registry: registry.to_owned(),
@@ -502,6 +510,17 @@ fn split_digest(text: &str) -> Result<(&str, Option<Digest>), ReferenceError> {
         Some((rest, digest)) => Ok((rest, Some(digest.parse()?))),
         None => Ok((text, None)),
     }
+}
+
+/// Checks that a registry would take a text as a tag.
+///
+/// # Errors
+/// [`ReferenceError::Tag`].
+pub fn check_tag(text: &str) -> Result<(), ReferenceError> {
+    if is_tag(text) {
+        return Ok(());
+    }
+    Err(ReferenceError::Tag { text: quoted(text) })
 }
 
 fn is_tag(tag: &str) -> bool {

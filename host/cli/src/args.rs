@@ -431,6 +431,16 @@ pub(crate) enum BundleCommand {
         after_long_help = "Example:\n  karat bundle withhold karat-runs/20260101T120000Z/bundle --out public --probe gang-scheduling"
     )]
     Withhold(BundleWithholdArgs),
+    /// Put a bundle into an OCI image layout, as an artifact that registries keep
+    #[command(
+        after_long_help = "Example:\n  karat bundle pack karat-runs/20260101T120000Z/bundle --out evidence\n  oras copy --from-oci-layout evidence:RUN_ID registry.example.com/evidence:RUN_ID"
+    )]
+    Pack(BundlePackArgs),
+    /// Take a bundle out of an OCI image layout, to verify it
+    #[command(
+        after_long_help = "Example:\n  oras copy --to-oci-layout registry.example.com/evidence:RUN_ID evidence:RUN_ID\n  karat bundle unpack evidence --out bundle\n  karat verify bundle"
+    )]
+    Unpack(BundleUnpackArgs),
 }
 
 /// Arguments of `karat bundle create`.
@@ -465,6 +475,40 @@ pub(crate) struct BundleWithholdArgs {
     /// Leave the probes' components behind too
     #[arg(long)]
     pub(crate) components: bool,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat bundle pack`.
+#[derive(Debug, Args)]
+pub(crate) struct BundlePackArgs {
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+    /// The layout: a new or empty folder, or one that other bundles lie in
+    #[arg(long, value_name = "LAYOUT")]
+    pub(crate) out: PathBuf,
+    /// Name of the entry [default: the id of the run]
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat bundle unpack`.
+#[derive(Debug, Args)]
+pub(crate) struct BundleUnpackArgs {
+    /// The layout
+    #[arg(value_name = "LAYOUT")]
+    pub(crate) layout: PathBuf,
+    /// Where the bundle goes; nothing may be there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Name of the entry, where the layout has several bundles
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
     /// Print what was made as JSON
     #[arg(long)]
     pub(crate) json: bool,

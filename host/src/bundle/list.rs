@@ -122,14 +122,14 @@ pub fn list(folder: &Path, limits: &Limits) -> Result<Vec<File>, BundleError> {
     Ok(files)
 }
 
-fn structure(path: &str, cause: impl Into<String>) -> BundleError {
+pub(super) fn structure(path: &str, cause: impl Into<String>) -> BundleError {
     BundleError::Structure {
         path: path.chars().take(300).collect(),
         cause: cause.into(),
     }
 }
 
-fn place(path: &str) -> Place {
+pub(super) fn place(path: &str) -> Place {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
         [RUN_FILE] => Place::Record,

@@ -1,9 +1,12 @@
 //! Keys, envelopes, statements and the list of files. Whole bundles are attacked in the tests that cross packages.
 
+use super::archive::{pack, unpack};
 use super::signature::{Envelope, KeyError, PublicKey, SigningKey};
 use super::statement::{Predicate, Statement};
 use super::{BundleError, File, Limits, Place, list};
 use crate::model::ClusterRecord;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -234,4 +237,152 @@ fn only_plain_files_are_listed() {
     )
     .unwrap();
     assert!(cause(folder.path(), &Limits::default()).contains("a pipe"));
+}
+
+/// A folder that passes for a bundle as far as packing goes.
+fn packable(folder: &Path) {
+    let attempt =
+        "probes/a-probe-with-the-longest-name-that-any-manifest-may-give-it-63c/attempt-100000";
+    put(folder, "run.json");
+    put(folder, &format!("{attempt}/recording.jsonl.zst"));
+    put(folder, &format!("{attempt}/blobs/{}", "0f".repeat(32)));
+    fs::write(folder.join("statement.json"), statement().to_json()).unwrap();
+}
+
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    list(folder, &Limits::default())
+        .unwrap()
+        .into_iter()
+        .map(|file| (file.path.clone(), fs::read(folder.join(file.path)).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_packed_bundle_comes_back_and_equal_bundles_are_packed_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    packable(&one);
+    let packed = pack(&one).unwrap();
+    assert_eq!((packed.run.as_str(), packed.files), ("abcdefgh", 4));
+    let made = unpack(&packed.bytes, &two, &Limits::default()).unwrap();
+    assert_eq!((made.run.as_str(), made.files), ("abcdefgh", 4));
+    assert_eq!(content(&one), content(&two));
+    assert_eq!(pack(&two).unwrap(), packed);
+
+    // What is there stays there, even if it is the same.
+    let again = unpack(&packed.bytes, &two, &Limits::default()).unwrap_err();
+    assert!(matches!(again, BundleError::Occupied { .. }), "{again}");
+    put(&one, "notes.txt");
+    assert!(pack(&one).unwrap_err().to_string().contains("notes.txt"));
+}
+
+/// A tar with the given entries behind a whole statement, packed.
+fn hostile(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let statement = statement().to_json();
+    let first = (
+        "statement.json",
+        tar::EntryType::Regular,
+        statement.as_bytes(),
+    );
+    for (path, kind, bytes) in std::iter::once(&first).chain(entries) {
+        let mut header = tar::Header::new_ustar();
+        // The name is written as it is: setting it as a path would refuse what a hostile one says.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_size(bytes.len() as u64);
+        if *kind == tar::EntryType::Symlink {
+            header.set_link_name("/etc/passwd").unwrap();
+        }
+        header.set_cksum();
+        tar.append(&header, *bytes).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[test]
+fn a_hostile_archive_leaves_nothing() {
+    use tar::EntryType::{Char, Directory, GNULongName, Link, Regular, Symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("bundle");
+    let whole = hostile(&[("run.json", Regular, b"{}")]);
+    unpack(&whole, &folder.path().join("whole"), &Limits::default()).unwrap();
+    let large = vec![0u8; 1 << 20];
+    let empty = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let empty = empty.into_inner().unwrap().finish().unwrap();
+    let limits = Limits {
+        entries: 3,
+        bytes: 1 << 19,
+    };
+    for (what, bytes, wanted) in [
+        ("no gzip", b"hello".to_vec(), "damaged"),
+        ("nothing", Vec::new(), "damaged"),
+        ("no statement", empty, "no statement"),
+        ("cut off", whole[..whole.len() / 2].to_vec(), "damaged"),
+        (
+            "above",
+            hostile(&[("../run.json", Regular, b"{}")]),
+            "no part",
+        ),
+        (
+            "absolute",
+            hostile(&[("/run.json", Regular, b"{}")]),
+            "no part",
+        ),
+        (
+            "inside",
+            hostile(&[("witness/../run.json", Regular, b"")]),
+            "no part",
+        ),
+        ("added", hostile(&[("notes.txt", Regular, b"")]), "no part"),
+        (
+            "link",
+            hostile(&[("run.json", Symlink, b"")]),
+            "no plain file",
+        ),
+        (
+            "hard link",
+            hostile(&[("run.json", Link, b"")]),
+            "no plain file",
+        ),
+        (
+            "device",
+            hostile(&[("run.json", Char, b"")]),
+            "no plain file",
+        ),
+        (
+            "folder",
+            hostile(&[("witness", Directory, b"")]),
+            "no plain file",
+        ),
+        (
+            "long name",
+            hostile(&[("x", GNULongName, b"run.json\0")]),
+            "no plain file",
+        ),
+        (
+            "twice",
+            hostile(&[("statement.json", Regular, b"{}")]),
+            "twice",
+        ),
+        (
+            "large",
+            hostile(&[("run.json", Regular, &large)]),
+            "more than",
+        ),
+        (
+            "many",
+            hostile(&[
+                ("run.json", Regular, b""),
+                ("witness/tokens.json", Regular, b""),
+                ("witness/account.json", Regular, b""),
+            ]),
+            "more than",
+        ),
+    ] {
+        let refused = unpack(&bytes, &to, &limits).unwrap_err().to_string();
+        assert!(refused.contains(wanted), "{what}: {refused}");
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{what}: {left:?}");
+    }
 }

@@ -64,7 +64,7 @@ pub fn create_at(
     let (_held, record) = RunFolder::open(run)?;
     let unreadable = |cause| BundleError::Witness { cause };
     let mut witness = witness::release(run, now).map_err(unreadable)?;
-    let partial = Partial::begin(to, &record.run)?;
+    let partial = Partial::begin(to, Some(&record.run))?;
     partial.copy(run, &run.join(RUN_FILE))?;
     let mut left_out = BTreeSet::new();
     for probe in &record.probes {
@@ -165,7 +165,7 @@ pub fn withhold(bundle: &Path, to: &Path, what: &Withhold) -> Result<Created, Bu
             );
         }
     }
-    let partial = Partial::begin(to, &record.run)?;
+    let partial = Partial::begin(to, Some(&record.run))?;
     let mut withheld = 0;
     let mut left_out = Vec::new();
     for file in list(bundle, &Limits::default())? {
@@ -225,13 +225,14 @@ pub(crate) fn read_statement_bytes(bundle: &Path) -> Result<Vec<u8>, BundleError
 }
 
 /// A bundle on its way, in a folder beside its place.
-struct Partial {
-    path: PathBuf,
+pub(super) struct Partial {
+    pub(super) path: PathBuf,
     to: PathBuf,
 }
 
 impl Partial {
-    fn begin(to: &Path, run: &str) -> Result<Partial, BundleError> {
+    /// Begins one. What is there already is replaced in the end if it is a bundle of this run.
+    pub(super) fn begin(to: &Path, run: Option<&str>) -> Result<Partial, BundleError> {
         let occupied = |path: &Path, cause| BundleError::Occupied {
             path: path.to_path_buf(),
             cause,
@@ -241,7 +242,13 @@ impl Partial {
         };
         if fs::symlink_metadata(to).is_ok() {
             match read_statement(to) {
-                Ok(there) if there.predicate.run == run => {}
+                Ok(there) if run == Some(there.predicate.run.as_str()) => {}
+                Ok(_) if run.is_none() => {
+                    return Err(occupied(
+                        to,
+                        "a bundle is there already; name another place",
+                    ));
+                }
                 Ok(_) => {
                     return Err(occupied(
                         to,
@@ -327,7 +334,7 @@ impl Partial {
         fs::write(&to, bytes).map_err(io_error("write", &to))
     }
 
-    fn make_room(&self, relative: &Path) -> Result<PathBuf, BundleError> {
+    pub(super) fn make_room(&self, relative: &Path) -> Result<PathBuf, BundleError> {
         let to = self.path.join(relative);
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(io_error("create", parent))?;
@@ -336,7 +343,7 @@ impl Partial {
     }
 
     /// Moves everything to its place in one step.
-    fn finish(self) -> Result<Vec<File>, BundleError> {
+    pub(super) fn finish(self) -> Result<Vec<File>, BundleError> {
         self.sync()?;
         let marker = self.path.join(MARKER);
         fs::remove_file(&marker).map_err(io_error("remove", &marker))?;

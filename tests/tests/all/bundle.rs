@@ -2,6 +2,7 @@
 //! tried against a reviewer with the vendor's key and against one without; where only the key helps, the table says so.
 
 use anyhow::{Context as _, Result, ensure};
+use karat_engine::bundle::archive;
 use karat_engine::bundle::signature::SigningKey;
 use karat_engine::bundle::statement::{Predicate, Statement};
 use karat_engine::bundle::{self, BundleError, Limits, Place, Withhold, list};
@@ -12,6 +13,7 @@ use karat_engine::recording::sha256_hex;
 use karat_engine::run::{Mode, run};
 use karat_engine::runfolder::{RunHead, read_record};
 use karat_engine::verify::{Reviewer, Signed, VerifyReport, verify};
+use karat_registry::{Layout, Piece};
 use karat_tests::guests::{Guest, case};
 use karat_tests::program;
 use serde_json::{Value, json};
@@ -882,6 +884,32 @@ async fn a_public_copy_keeps_chain_and_signature() -> Result<()> {
         Err(BundleError::NoProbe { .. })
     ));
     ensure!(!bench.path("none").exists() && !bench.path("none.partial").exists());
+    Ok(())
+}
+
+/// The way through a registry: what comes out of a layout is the bundle that went in, signature and verdicts included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_goes_through_a_layout_unchanged() -> Result<()> {
+    let bench = Bench::new().await?;
+    let packed = archive::pack(&bench.path("honest"))?;
+    let layout = Layout::create(bench.path("layout"))?;
+    layout.put_piece(&Piece {
+        artifact_type: archive::ARTIFACT_TYPE,
+        media_type: archive::MEDIA_TYPE,
+        name: &packed.run,
+        file: "bundle.tar.gz",
+        bytes: &packed.bytes,
+    })?;
+    let taken = Layout::open(bench.path("layout"))?.piece(
+        archive::ARTIFACT_TYPE,
+        None,
+        archive::PACKED_MAX,
+    )?;
+    let back = bench.path("back");
+    archive::unpack(&taken, &back, &Limits::default())?;
+    let report = bench.verify(&back, true).await?;
+    ensure!(report.holds(), "{}", told(&report));
+    ensure!(matches!(report.signed, Signed::By { .. }));
     Ok(())
 }
 

@@ -1,14 +1,17 @@
-//! `karat bundle`: makes a bundle of a run, and public copies of a bundle. Needs no cluster.
+//! `karat bundle`: makes a bundle of a run, public copies of a bundle, and artifacts that registries keep. Needs no cluster.
 
 use super::Context;
-use crate::args::{BundleCreateArgs, BundleWithholdArgs};
+use crate::args::{BundleCreateArgs, BundlePackArgs, BundleUnpackArgs, BundleWithholdArgs};
 use crate::exit::Exit;
 use crate::probes::read_limited;
 use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::text::{bytes, counted, shown_within};
+use karat_engine::bundle::archive::{ARTIFACT_TYPE, MEDIA_TYPE, PACKED_MAX, pack, unpack};
 use karat_engine::bundle::signature::{KeyError, PublicKey, SigningKey};
-use karat_engine::bundle::{BundleError, Created, Withhold, create, withhold};
+use karat_engine::bundle::{BundleError, Created, Limits, Withhold, create, withhold};
 use karat_engine::witness::Release;
+use karat_registry::reference::check_tag;
+use karat_registry::{Layout, LayoutError, Piece};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +37,18 @@ struct Made<'a> {
     witness_from: Option<String>,
 }
 
+#[derive(Serialize)]
+struct InLayout<'a> {
+    run: &'a str,
+    layout: String,
+    tag: &'a str,
+    /// Digest of the artifact's manifest.
+    digest: String,
+    files: usize,
+    /// Of the packed bundle.
+    bytes: u64,
+}
+
 /// Makes a bundle.
 pub(crate) fn create_bundle(context: &Context, args: &BundleCreateArgs) -> CommandResult {
     let key = args.sign.as_deref().map(signing_key).transpose()?;
@@ -56,6 +71,76 @@ pub(crate) fn withhold_answers(context: &Context, args: &BundleWithholdArgs) -> 
     let made = withhold(&args.bundle, &args.out, &what)
         .map_err(|error| explained(error, format!("cannot copy {}", args.bundle.display())))?;
     tell(context, &made, &args.out, args.json)
+}
+
+/// Puts a bundle into a layout.
+pub(crate) fn pack_bundle(context: &Context, args: &BundlePackArgs) -> CommandResult {
+    let packed = pack(&args.bundle)
+        .map_err(|error| explained(error, format!("cannot pack {}", args.bundle.display())))?;
+    let name = args.tag.as_deref().unwrap_or(&packed.run);
+    check_tag(name).usage("cannot name the bundle")?;
+    let file = format!("{}.tar.gz", packed.run);
+    let store = |layout: Layout| {
+        layout.put_piece(&Piece {
+            artifact_type: ARTIFACT_TYPE,
+            media_type: MEDIA_TYPE,
+            name,
+            file: &file,
+            bytes: &packed.bytes,
+        })
+    };
+    let digest = Layout::create(&args.out)
+        .and_then(store)
+        .map_err(|error| no_layout(error, format!("cannot write to {}", args.out.display())))?;
+    let size = packed.bytes.len() as u64;
+    let printer = &context.printer;
+    if args.json {
+        let found = InLayout {
+            run: &packed.run,
+            layout: args.out.display().to_string(),
+            tag: name,
+            digest: digest.to_string(),
+            files: packed.files,
+            bytes: size,
+        };
+        printer.json(&found).bug("cannot write what was made")?;
+    } else {
+        printer.data_lines([
+            format!(
+                "bundle of run {}: {} packed in {}, {}",
+                shown_within(&packed.run, 40),
+                counted(packed.files, "file"),
+                args.out.display(),
+                bytes(size)
+            ),
+            format!("{}  {digest}", shown_within(name, 128)),
+        ]);
+    }
+    Ok(Exit::Passed)
+}
+
+/// Takes a bundle out of a layout.
+pub(crate) fn unpack_bundle(context: &Context, args: &BundleUnpackArgs) -> CommandResult {
+    let packed = Layout::open(&args.layout)
+        .and_then(|layout| layout.piece(ARTIFACT_TYPE, args.tag.as_deref(), PACKED_MAX))
+        .map_err(|error| no_layout(error, format!("cannot read {}", args.layout.display())))?;
+    let made = unpack(&packed, &args.out, &Limits::default())
+        .map_err(|error| explained(error, format!("cannot unpack {}", args.layout.display())))?;
+    tell(context, &made, &args.out, args.json)
+}
+
+fn no_layout(error: LayoutError, doing: String) -> CommandError {
+    let several = matches!(error, LayoutError::Absent { .. });
+    let error = match error {
+        LayoutError::Io { .. } => CommandError::environment(error),
+        error => CommandError::usage(error),
+    };
+    let error = error.doing(doing);
+    if several {
+        error.hint("--tag names the bundle; `karat bundle pack` makes such a layout")
+    } else {
+        error
+    }
 }
 
 fn tell(context: &Context, made: &Created, to: &Path, json: bool) -> CommandResult {

@@ -109,6 +109,8 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Replay(args) => replay::execute(context, &args),
         Command::Bundle(BundleCommand::Create(args)) => bundle::create_bundle(context, &args),
         Command::Bundle(BundleCommand::Withhold(args)) => bundle::withhold_answers(context, &args),
+        Command::Bundle(BundleCommand::Pack(args)) => bundle::pack_bundle(context, &args),
+        Command::Bundle(BundleCommand::Unpack(args)) => bundle::unpack_bundle(context, &args),
         Command::Verify(args) => verify::execute(context, &args),
         Command::Report(args) => report::execute(context, &args),
         Command::Redact(args) => redact::execute(context, &args),
