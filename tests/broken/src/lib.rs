@@ -1,6 +1,6 @@
 //! Clusters that are broken on purpose, and such as are unusual and conform: what each probe must say about them.
 //!
-//! The clusters are data, `tests/broken/*.yaml`; `README.md` beside them says how to add one. Reading order: [`data`] (the
+//! The clusters are data, `tests/broken/*.yaml`; `docs/broken-clusters.md` says how to add one. Reading order: [`data`] (the
 //! form), [`table`] (putting entries together), [`place`], [`rules`] and [`actors`] (how a cluster is made), [`one`] (one
 //! entry from start to end), [`pool`] (all of them), [`verdict`] (was it right), [`report`] (the JSON file).
 //!

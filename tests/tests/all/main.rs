@@ -18,6 +18,7 @@ mod layers;
 mod leases;
 mod pods;
 mod polyglot;
+mod probe_pages;
 mod redacting;
 mod reports;
 mod review_bot;
