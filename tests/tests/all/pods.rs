@@ -5,6 +5,7 @@
 
 use crate::end_to_end::request;
 use anyhow::{Context, Result, ensure};
+use karat_engine::cluster::{Cluster, ConnectOptions};
 use karat_engine::component;
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::grant::Grants;
@@ -495,12 +496,24 @@ async fn a_real_node_tells_the_same() -> Result<()> {
     let probe = component::load(&engine, guest.component()?)?;
     let folder = tempfile::tempdir()?;
     let asked = request(&engine, &lab, vec![probe], &folder.path().join("run")).await?;
+    // Through a proxy that changes nothing: where faults are put between, commands and logs pass it too.
+    let proxy = lab.proxy().start().await?;
     let record = run::run(RunRequest {
         reach: Reach::Sandbox,
         images: own,
+        probe_cluster: Cluster::connect(ConnectOptions {
+            kubeconfig: Some(proxy.kubeconfig().to_owned()),
+            ..ConnectOptions::default()
+        })
+        .await?,
         ..asked
     })
     .await?;
+    let passed = proxy.seen();
+    ensure!(
+        passed.iter().any(|seen| seen.uri.contains("/exec?")),
+        "{passed:?}"
+    );
     let run = Run::of(record, folder);
     let recording = run.recording("live")?;
     let judgement = &run.attempt("live").judgement;

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -24,6 +25,9 @@ pub(super) async fn forward(
     request: Request<Incoming>,
     edit: Option<&Edit>,
 ) -> Result<Response<Body>, BoxError> {
+    if request.headers().contains_key(header::UPGRADE) {
+        return upgrade(client, request).await;
+    }
     let (mut parts, body) = request.into_parts();
     let mut bytes = Limited::new(body, MAX_REQUEST).collect().await?.to_bytes();
     if let Some(edit) = edit
@@ -44,6 +48,29 @@ pub(super) async fn forward(
         parts,
         body.map_err(BoxError::from).boxed_unsync(),
     ))
+}
+
+/// Sends on a request that becomes a stream of its own (a command in a pod), and then every byte of both sides.
+async fn upgrade(
+    client: &Client,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, BoxError> {
+    let below = hyper::upgrade::on(&mut request);
+    let (mut parts, _) = request.into_parts();
+    parts.headers.remove(header::HOST);
+    let empty = kube::client::Body::empty();
+    let mut response = client.send(Request::from_parts(parts, empty)).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let above = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            // Whoever ends the stream first has no more to say; an error is a side that left.
+            if let (Ok(below), Ok(above)) = tokio::join!(below, above) {
+                let (mut below, mut above) = (TokioIo::new(below), TokioIo::new(above));
+                let _ = tokio::io::copy_bidirectional(&mut below, &mut above).await;
+            }
+        });
+    }
+    Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
 }
 
 /// Path and query without one parameter.

@@ -2,8 +2,8 @@
 //!
 //! Without rules it forwards everything with the administrator's certificate, streaming bodies in both watch and list.
 //! The first [`Rule`] that matches a request decides what happens instead. It runs on a thread of its own, so it may
-//! outlive the async runtime of a test. Upgrades are not forwarded; logs and commands of a kubelet that is not there can be made
-//! up ([`Rule::log`], [`Rule::exec`]).
+//! outlive the async runtime of a test. Commands in pods pass as they are; logs and commands of a kubelet that is not there can
+//! be made up ([`Rule::log`], [`Rule::exec`]).
 //!
 //! Read `rule` for what can go wrong, `serve` for who does it, then `edit` (documents and objects), `body` (bytes),
 //! `events` (watches) and `kubelet` (logs and commands). [`Proxy::hits`] says how often each rule did something: a fault that never fired proves nothing.
