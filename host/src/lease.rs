@@ -272,6 +272,7 @@ pub async fn worker_nodes(cluster: &Cluster) -> Result<u64, ApiError> {
 fn offer(node: &Node) -> Offer {
     Offer {
         usable: node.usable,
+        played: node.played,
         units: node.units(),
     }
 }

@@ -241,6 +241,8 @@ pub struct NodesWish {
     pub units: UnitsWish,
     /// Whether nobody else of the run gets anything on these nodes meanwhile.
     pub alone: bool,
+    /// Whether they must run containers, which nodes that a simulator plays do not.
+    pub containers: bool,
 }
 
 /// Accelerator units on each node of a lease: an extended resource, or DRA devices of one driver.

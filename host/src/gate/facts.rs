@@ -20,6 +20,21 @@ const SIMULATOR_KEYS: &[(&str, &str)] = &[
 /// DRA drivers that publish devices which do not exist.
 const SIMULATOR_DRIVERS: &[&str] = &["gpu.example.com", "dra.example.com"];
 
+/// Whether a simulator plays this Node, so that no container runs there.
+pub(crate) fn is_played(node: &Value) -> bool {
+    let annotations = node["metadata"]["annotations"].as_object();
+    let mut keys = annotations.into_iter().flat_map(|map| map.keys());
+    keys.any(|key| key.starts_with("kwok.x-k8s.io/")) || has_no_kubelet(node)
+}
+
+fn has_no_kubelet(node: &Value) -> bool {
+    let provider = node["spec"]["providerID"].as_str().unwrap_or_default();
+    let kubelet = node["status"]["nodeInfo"]["kubeletVersion"]
+        .as_str()
+        .unwrap_or_default();
+    provider.starts_with("kwok:") || kubelet.starts_with("kwok") || kubelet == "fake"
+}
+
 /// Adds what is worth knowing about one object of an answer.
 pub(crate) fn note(facts: &mut Facts, object: &Value, is_ours: impl FnOnce(&str) -> bool) {
     let fact = object_fact(object, is_ours);
@@ -97,11 +112,7 @@ pub(crate) fn note_markers(facts: &mut Facts, object: &Value) {
     }
     match kind {
         "Node" => {
-            let provider = object["spec"]["providerID"].as_str().unwrap_or_default();
-            let kubelet = object["status"]["nodeInfo"]["kubeletVersion"]
-                .as_str()
-                .unwrap_or_default();
-            if provider.starts_with("kwok:") || kubelet.starts_with("kwok") || kubelet == "fake" {
+            if has_no_kubelet(object) {
                 add(format!("kwok: Node {name} has no kubelet"));
             }
         }

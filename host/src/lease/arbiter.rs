@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Offer {
     /// Ready, schedulable and for workloads.
     pub(super) usable: bool,
+    /// A simulator plays it: no container runs there.
+    pub(super) played: bool,
     /// Units by kind that nobody outside of this run holds.
     pub(super) units: BTreeMap<String, u64>,
 }
@@ -330,8 +332,13 @@ fn missing(wish: &NodesWish, found: usize) -> String {
         UnitsWish::Count(count) => format!(" with {count} free units of one kind on each"),
         UnitsWish::All => " with free units".to_owned(),
     };
+    let kind = if wish.containers {
+        " that run containers"
+    } else {
+        ""
+    };
     format!(
-        "{} Ready, schedulable worker nodes{units} are needed, and there are {found}",
+        "{} Ready, schedulable worker nodes{kind}{units} are needed, and there are {found}",
         wish.least
     )
 }
@@ -347,6 +354,7 @@ fn fitting(
     let open: Vec<(&String, &Offer, &Use)> = offers
         .iter()
         .filter(|(name, offer)| offer.usable && !own.nodes.contains_key(*name))
+        .filter(|(_, offer)| !(wish.containers && offer.played))
         .map(|(name, offer)| (name, offer, view.nodes.get(name).unwrap_or(&unused)))
         .filter(|(_, _, used)| !(used.alone || wish.alone && used.holders > 0))
         .collect();

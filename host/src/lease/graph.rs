@@ -114,7 +114,12 @@ pub fn planned<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Graph {
                         UnitsWish::All => ", all free units".to_owned(),
                     };
                     let how = if wish.alone { "alone" } else { "shared" };
-                    ("nodes".to_owned(), how, format!("{count}{units}"))
+                    let kind = if wish.containers {
+                        " with containers"
+                    } else {
+                        ""
+                    };
+                    ("nodes".to_owned(), how, format!("{count}{kind}{units}"))
                 }
             };
             graph.rows.push(Row {
@@ -224,6 +229,7 @@ mod tests {
             most: 16,
             units: UnitsWish::Count(1),
             alone: true,
+            containers: false,
         });
         let a = manifest("a", 70, &[line("order", order(false), 60)]);
         let b = manifest("b", 50, &[line("order", order(true), 40)]);

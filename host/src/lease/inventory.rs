@@ -6,6 +6,7 @@
 //! and are not counted. Pods and claims of this run are not subtracted: the arbiter knows what it gave to whom.
 
 use crate::cluster::{ApiError, Cluster, encode};
+use crate::gate::is_played;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,8 @@ pub(super) struct Node {
     pub(super) uid: String,
     /// Ready, schedulable and for workloads.
     pub(super) usable: bool,
+    /// A simulator plays it: no container runs there.
+    pub(super) played: bool,
     /// Keys of the taints that pods must tolerate.
     pub(super) taints: BTreeSet<String>,
     /// What pods may request: `cpu` and extended resources in thousandths, `memory` in thousandths of a byte.
@@ -293,6 +296,7 @@ fn node(object: &Value) -> Option<(String, Node)> {
     let going = object["metadata"]["deletionTimestamp"].is_string();
     let node = Node {
         uid: text(&object["metadata"]["uid"]).to_owned(),
+        played: is_played(object),
         usable: ready && !going && object["spec"]["unschedulable"] != true && !refused,
         taints,
         allocatable: amounts(&object["status"]["allocatable"]),

@@ -27,6 +27,7 @@ fn nodes(least: u32, units: u32, alone: bool) -> LeaseLine {
             most: least,
             units: UnitsWish::Count(units),
             alone,
+            containers: false,
         }),
         usual: Duration::from_secs(1),
     }

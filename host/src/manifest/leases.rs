@@ -18,6 +18,10 @@ const MAX_UNITS: i64 = 1000;
 /// Bounds of the time that a lease is usually held.
 const USUAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(2 * 3600);
 
+fn is_true(value: Option<&Spanned<bool>>) -> bool {
+    value.is_some_and(|value| *value.get_ref())
+}
+
 impl Checker<'_> {
     pub(super) fn leases(
         &self,
@@ -67,13 +71,15 @@ impl Checker<'_> {
                         None => UnitsWish::Count(0),
                         Some(units) => self.units(units)?,
                     },
-                    alone: line.alone.as_ref().is_some_and(|alone| *alone.get_ref()),
+                    alone: is_true(line.alone.as_ref()),
+                    containers: is_true(line.containers.as_ref()),
                 }))
             }
             (None, Some(lock)) => {
                 let of_nodes = [
                     ("units", line.units.as_ref().map(Spanned::span)),
                     ("alone", line.alone.as_ref().map(Spanned::span)),
+                    ("containers", line.containers.as_ref().map(Spanned::span)),
                 ];
                 for (key, span) in of_nodes {
                     if let Some(span) = span {
@@ -89,7 +95,7 @@ impl Checker<'_> {
                 )?;
                 Ok(Wish::Lock {
                     name: lock.get_ref().clone(),
-                    shared: line.shared.as_ref().is_some_and(|shared| *shared.get_ref()),
+                    shared: is_true(line.shared.as_ref()),
                 })
             }
             (Some(_), Some(lock)) => self.refuse(

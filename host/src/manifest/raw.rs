@@ -111,6 +111,7 @@ pub(super) struct Lease {
     /// A number or `"all"`.
     pub(super) units: Option<S<toml::Value>>,
     pub(super) alone: Option<S<bool>>,
+    pub(super) containers: Option<S<bool>>,
     pub(super) lock: Option<S<String>>,
     pub(super) shared: Option<S<bool>>,
     #[serde(rename = "for")]

@@ -174,6 +174,7 @@ fn everything_is_read() {
         most: 16,
         units: UnitsWish::Count(1),
         alone: true,
+        containers: false,
     };
     assert_eq!(manifest.leases[1].wish, Wish::Nodes(gang));
     assert_eq!(manifest.leases[1].usual, Duration::from_secs(95));

@@ -14,7 +14,7 @@ use crate::{Object, Query, Reason, Result, Value};
 /// Taints that no pod of a probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
 /// Annotation of nodes that kwok plays.
-const PLAYED: &str = "kwok.x-k8s.io/node";
+pub(crate) const PLAYED: &str = "kwok.x-k8s.io/node";
 
 /// A node on which a pod of a probe may run.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,6 +8,7 @@ fn wish(least: u32, most: u32, units: UnitsWish, alone: bool) -> NodesWish {
         most,
         units,
         alone,
+        containers: false,
     }
 }
 
@@ -35,6 +36,7 @@ fn arbiter(units: &[u64]) -> Arbiter {
             &format!("n{at}"),
             Offer {
                 usable: true,
+                played: false,
                 units: BTreeMap::from([("gpu".to_owned(), *units)]),
             },
         );
@@ -156,6 +158,7 @@ fn units_are_of_one_kind_and_never_given_twice() {
         "n2",
         Offer {
             usable: true,
+            played: false,
             units: BTreeMap::from([("tpu".to_owned(), 8)]),
         },
     );
@@ -178,6 +181,31 @@ fn units_are_of_one_kind_and_never_given_twice() {
         "2 Ready, schedulable worker nodes with 2 free units of one kind on each are needed, and there are 1"
     );
     arbiter.give_back(b);
+}
+
+#[test]
+fn played_nodes_run_no_containers() {
+    let mut arbiter = Arbiter::default();
+    for (name, played) in [("n0", true), ("n1", false)] {
+        arbiter.offer(
+            name,
+            Offer {
+                usable: true,
+                played,
+                units: BTreeMap::new(),
+            },
+        );
+    }
+    let real = |least| NodesWish {
+        containers: true,
+        ..wish(least, 2, NONE, false)
+    };
+    let (_, got) = ask(&mut arbiter, "a", nodes(real(1)));
+    assert_eq!(got.unwrap(), ["n1"]);
+    assert_eq!(
+        arbiter.impossible(&nodes(real(2))).unwrap(),
+        "2 Ready, schedulable worker nodes that run containers are needed, and there are 1"
+    );
 }
 
 #[test]
@@ -209,6 +237,7 @@ fn a_recalled_grant_keeps_its_place() {
         "n0",
         Offer {
             usable: true,
+            played: false,
             units: BTreeMap::from([("gpu".to_owned(), 1)]),
         },
     );

@@ -737,7 +737,10 @@ impl Attempt {
                     target.resource
                 )));
             }
-            let stored = act(&mut attempt.cluster, key(group, &target.query(), name))?;
+            let mut key = key(group, &target.query(), name);
+            // What is written below an object changes the object.
+            plural.clone_into(&mut key.resource);
+            let stored = act(&mut attempt.cluster, key)?;
             Ok(shown(&stored, &target.api_version).to_string())
         })
     }

@@ -168,7 +168,7 @@ impl FakeCluster {
             ("events", "Event", true),
         ] {
             let subresources: &[&str] = if plural == "pods" {
-                &["eviction", "exec", "log", "status"]
+                &["eviction", "exec", "log", "resize", "status"]
             } else {
                 &["status"]
             };
@@ -208,6 +208,14 @@ impl FakeCluster {
             namespaced,
             subresources: owned(subresources),
         });
+        self
+    }
+
+    /// Stops serving a subresource.
+    pub fn without_subresource(&mut self, plural: &str, name: &str) -> &mut Self {
+        for served in self.served.iter_mut().filter(|one| one.plural == plural) {
+            served.subresources.retain(|have| have != name);
+        }
         self
     }
 

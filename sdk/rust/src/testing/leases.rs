@@ -3,6 +3,7 @@
 use super::FakeCluster;
 use super::manifest::Lease;
 use crate::error::Result;
+use crate::inventory::PLAYED;
 use crate::leases::{Denied, thousandths};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ struct Node {
     pods: u64,
     units: BTreeMap<String, u64>,
     taints: Vec<String>,
+    played: bool,
 }
 
 /// What `lease.granted` gives.
@@ -38,6 +40,10 @@ pub(super) fn grant(cluster: &FakeCluster, number: usize, lines: &[Lease]) -> Re
 }
 
 fn pick(inventory: &[Node], line: &Lease, range: &str) -> Result<Vec<(String, Value)>> {
+    let inventory: Vec<&Node> = inventory
+        .iter()
+        .filter(|node| !(line.containers && node.played))
+        .collect();
     let (least, most) = range.split_once("..").unwrap_or((range, range));
     let least: usize = least.parse().unwrap_or(1);
     let most: usize = most.parse().unwrap_or(least);
@@ -167,6 +173,7 @@ fn inventory(cluster: &FakeCluster) -> Vec<Node> {
             pods: (left("pods") / 1000).saturating_sub(here.len() as u64),
             units,
             taints,
+            played: !node["metadata"]["annotations"][PLAYED].is_null(),
         });
     }
     found

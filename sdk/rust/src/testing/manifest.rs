@@ -89,6 +89,8 @@ pub(super) struct Lease {
     pub(super) name: String,
     pub(super) nodes: Option<String>,
     pub(super) units: Option<toml::Value>,
+    #[serde(default)]
+    pub(super) containers: bool,
     pub(super) lock: Option<String>,
 }
 
