@@ -54,7 +54,11 @@ pub(crate) fn find(case: &Case, found: &mut Option<Class>) -> Result<Conclusion>
         return Ok(Conclusion::fail(if wanted.is_empty() {
             format!(
                 "no RuntimeClass speaks of a sandbox (there are: {}); install one such as gVisor or Kata Containers, or name yours by the setting runtime-class",
-                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+                if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
+                }
             )
         } else {
             format!("there is no RuntimeClass `{wanted}`, which the setting runtime-class names")

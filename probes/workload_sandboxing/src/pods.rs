@@ -7,7 +7,7 @@ use crate::manifest::{images, settings};
 use karat_sdk::build::PodBuilder;
 use karat_sdk::kube::{Object, wait_for};
 use karat_sdk::pods::{Logs, Script};
-use karat_sdk::{Case, Conclusion, Error, Reason, Result, Target, inventory, json, run};
+use karat_sdk::{Case, Conclusion, Query, Reason, Result, Target, inventory, json, run};
 use std::time::Duration;
 
 /// The program of the tool image.
@@ -82,7 +82,7 @@ impl Group {
                 "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
                 "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": OPEN_PORT}]},
             }))?;
-        let served = [
+        let serving = [
             PROGRAM.to_owned(),
             "beside".to_owned(),
             NEIGHBOUR_PROCESS.to_owned(),
@@ -91,22 +91,20 @@ impl Group {
             "processes".to_owned(),
             format!("connect=127.0.0.1:{SECRET_PORT}"),
         ];
-        let pod = self.pod(&name, &served)?;
+        let pod = self.pod(&name, &serving)?;
         let pod = pod.label("karat-neighbour", &name);
-        let mut pod = pod.runtime_class(&self.class.name).build();
-        // It is ready once it has looked at itself.
-        pod["spec"]["containers"][0]["readinessProbe"] =
-            json!({"httpGet": {"path": "/", "port": OPEN_PORT}, "periodSeconds": 1});
+        let pod = pod.runtime_class(&self.class.name).build();
         let made = self.pods().create(&pod)?;
         case.observe("pod", made.uid());
         if let Some(removed) = self.lost_its_class(&made) {
             return Ok(removed);
         }
-        let ready = |pod: &Object| {
-            let ready = pod.condition("Ready").is_some_and(|ready| ready.status == "True");
-            (ready || inventory::has_ended(pod)).then(|| pod.clone())
+        // That it serves is seen in its log: whether others reach it is a question of another case.
+        let started = |pod: &Object| {
+            let phase = pod.text("/status/phase");
+            matches!(phase, "Running" | "Succeeded" | "Failed").then(|| pod.clone())
         };
-        let neighbour = match self.wait(&made, "the neighbour to serve", ready)? {
+        let neighbour = match self.wait(&made, "the neighbour to start", started)? {
             Ok(pod) => pod,
             Err(conclusion) => return Ok(conclusion),
         };
@@ -132,7 +130,10 @@ impl Group {
     /// Has one pod of the class and one without it look around on the neighbour's node.
     pub(crate) fn look(&mut self, case: &Case) -> Result<Conclusion> {
         let Some(neighbour) = &self.neighbour else {
-            return Ok(Conclusion::unknown(Reason::Deadline, "there is no neighbour"));
+            return Ok(Conclusion::unknown(
+                Reason::Deadline,
+                "there is no neighbour",
+            ));
         };
         let node = neighbour.text("/spec/nodeName").to_owned();
         let service = neighbour.name().to_owned();
@@ -214,6 +215,22 @@ impl Group {
         Ok(found.map(|node| node.taints).unwrap_or_default())
     }
 
+    /// The last warning about a pod: what its node says.
+    fn complaint(&self, pod: &Object) -> Result<String> {
+        let events = Query::new("v1", "events")
+            .in_namespace(&self.namespace)
+            .fields(format!("involvedObject.uid={}", pod.uid()))
+            .keep(&["/type", "/reason", "/message"])
+            .list()?;
+        let warnings = events
+            .iter()
+            .filter(|event| event.text("/type") == "Warning");
+        Ok(match warnings.last() {
+            None => "no event says why".to_owned(),
+            Some(event) => format!("{}: {}", event.text("/reason"), event.text("/message")),
+        })
+    }
+
     /// What a pod told; that it told everything is part of it.
     fn told(&self, pod: &Object) -> Result<Script> {
         Logs::of(pod).follow().open()?.script(LOG_WAIT)
@@ -242,15 +259,15 @@ impl Group {
                     None => Conclusion::unknown(
                         inventory::reason_of(waiting),
                         format!(
-                            "{now} is {} {waiting} after {} s; where it stays in ContainerCreating, its node may not have handler `{}`: look at its events",
+                            "{now} is {} {waiting} after {} s; {}",
                             now.text("/status/phase"),
                             patience.as_secs(),
-                            self.class.handler
+                            self.complaint(&now)?
                         ),
                     ),
                 }))
             }
-            Err(error) => Err::<_, Error>(error),
+            Err(error) => Err(error),
         }
     }
 }
@@ -259,8 +276,9 @@ impl Group {
 fn looking(service: &str) -> Vec<String> {
     let mut words = vec![PROGRAM.to_owned(), "look".to_owned()];
     words.extend(["kernel", "processes", "mounts", "interfaces"].map(str::to_owned));
-    words.extend(MEMORY.map(|path| format!("open={path}")));
+    words.extend(MEMORY.map(|path| format!("read={path}")));
     words.extend(NODE_PATHS.map(|path| format!("exists={path}")));
+    words.extend(NODE_PATHS.map(|path| format!("below={path}")));
     words.push(format!("connect=127.0.0.1:{SECRET_PORT}"));
     words.push(format!("http=http://{service}/"));
     words.push(format!("write={SCRATCH}/file"));

@@ -27,13 +27,17 @@ mount=proc / /proc
 mount=ext4 /var/lib/kubelet/pods/u/etc-hosts /etc/hosts
 interface=lo
 interface=eth0
-open./dev/mem=ENOENT
-open./dev/kmem=ENOENT
-open./proc/kcore=EACCES
+read./dev/mem=ENOENT
+read./dev/kmem=ENOENT
+read./proc/kcore=empty
 exists./etc/kubernetes=no
 exists./var/lib/kubelet=no
 exists./var/log/pods=no
 exists./run/containerd=no
+below./etc/kubernetes=none
+below./var/lib/kubelet=none
+below./var/log/pods=none
+below./run/containerd=none
 connect.127.0.0.1:8099=ECONNREFUSED
 http.http://neighbour-abcd2345/=200
 write./scratch/file=ok
@@ -72,10 +76,19 @@ impl Words {
 /// A node, a RuntimeClass, and a kubelet that starts and ends pods at once.
 fn cluster(class: &str, handler: &str, words: Words) -> FakeCluster {
     let mut cluster = FakeCluster::new("v1.37.0");
-    cluster.serve("node.k8s.io", &["v1"], "runtimeclasses", "RuntimeClass", false, &[]);
+    cluster.serve(
+        "node.k8s.io",
+        &["v1"],
+        "runtimeclasses",
+        "RuntimeClass",
+        false,
+        &[],
+    );
     cluster.serve("", &["v1"], "services", "Service", true, &["status"]);
-    cluster.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+    cluster.put(
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+    );
     cluster.put(json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": class}, "handler": handler}));
     cluster.controller(|cluster| {
         for pod in cluster.objects("pods") {
@@ -87,7 +100,7 @@ fn cluster(class: &str, handler: &str, words: Words) -> FakeCluster {
             cluster.change("pods", &text("namespace"), &text("name"), |pod| {
                 pod["spec"]["nodeName"] = json!("n1");
                 pod["status"] = if serves {
-                    json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+                    json!({"phase": "Running"})
                 } else {
                     json!({"phase": "Succeeded"})
                 };
@@ -123,7 +136,14 @@ fn plain_containers_under_the_name_of_a_sandbox_fail() {
     words.sandbox = words.plain.clone();
     let run = run(cluster("gvisor", "gvisor", words));
     run.assert_failed("kernel", "has the kernel of its node");
-    run.assert_passed(&["processes", "memory", "files", "network", "neighbours", "works"]);
+    run.assert_passed(&[
+        "processes",
+        "memory",
+        "files",
+        "network",
+        "neighbours",
+        "works",
+    ]);
 }
 
 #[test]
@@ -134,17 +154,68 @@ fn one_sign_of_another_kernel_is_enough() {
 }
 
 #[test]
+fn a_sign_that_cannot_be_read_is_no_other_kernel() {
+    let mut words = Words::conforming();
+    words.sandbox = words.plain.replace("kernel.boot=b-1", "kernel.boot=");
+    run(cluster("gvisor", "gvisor", words)).assert_failed("kernel", "has the kernel of its node");
+    let mut words = Words::conforming();
+    words.sandbox = look("", "").replace("Linux version ", "");
+    run(cluster("gvisor", "gvisor", words)).assert_unknown("kernel", Reason::Deadline);
+}
+
+#[test]
 fn everything_of_the_node_is_found() {
     for (from, to, case, says) in [
-        ("process=tool", "process=tool\nprocess=kubelet", "processes", "`kubelet`"),
-        ("open./dev/mem=ENOENT", "open./dev/mem=ok", "memory", "can open /dev/mem"),
-        ("exists./var/lib/kubelet=no", "exists./var/lib/kubelet=yes", "files", "/var/lib/kubelet"),
-        ("exists./etc/kubernetes=no", "exists./etc/kubernetes=EACCES", "files", "/etc/kubernetes"),
-        ("mount=proc / /proc", "mount=ext4 / /host", "files", "mounted at /host"),
+        (
+            "process=tool",
+            "process=tool\nprocess=kubelet",
+            "processes",
+            "`kubelet`",
+        ),
+        (
+            "read./dev/mem=ENOENT",
+            "read./dev/mem=ok",
+            "memory",
+            "can read /dev/mem",
+        ),
+        (
+            "exists./var/lib/kubelet=no",
+            "exists./var/lib/kubelet=yes",
+            "files",
+            "/var/lib/kubelet",
+        ),
+        (
+            "exists./etc/kubernetes=no",
+            "exists./etc/kubernetes=EACCES",
+            "files",
+            "/etc/kubernetes",
+        ),
+        (
+            "below./var/log/pods=none",
+            "below./var/log/pods=/host",
+            "files",
+            "/host/var/log/pods",
+        ),
+        (
+            "mount=proc / /proc",
+            "mount=ext4 / /host",
+            "files",
+            "mounted at /host",
+        ),
         ("interface=eth0", "interface=cni0", "network", "`cni0`"),
-        ("interface=eth0", "interface=br-1234", "network", "`br-1234`"),
+        (
+            "interface=eth0",
+            "interface=br-1234",
+            "network",
+            "`br-1234`",
+        ),
         ("8099=ECONNREFUSED", "8099=ok", "neighbours", "loopback"),
-        ("process=tool", "process=karat-next", "neighbours", "a process of its neighbour"),
+        (
+            "process=tool",
+            "process=karat-next",
+            "neighbours",
+            "a process of its neighbour",
+        ),
         ("/=200", "/=ETIMEDOUT", "works", "ETIMEDOUT"),
         ("file=ok", "file=EROFS", "works", "EROFS"),
     ] {
@@ -156,13 +227,15 @@ fn everything_of_the_node_is_found() {
 fn what_was_not_told_is_not_taken_for_absent() {
     for (from, to, case) in [
         ("process=tool\n", "", "processes"),
-        ("open./dev/mem=ENOENT\n", "", "memory"),
+        ("read./dev/mem=ENOENT\n", "", "memory"),
         ("exists./run/containerd=no\n", "", "files"),
+        ("below./run/containerd=none\n", "", "files"),
         ("interface=lo\ninterface=eth0\n", "", "network"),
         ("connect.127.0.0.1:8099=ECONNREFUSED\n", "", "neighbours"),
         ("write./scratch/file=ok\n", "", "works"),
     ] {
-        run(cluster("gvisor", "runsc", Words::but(from, to))).assert_unknown(case, Reason::Deadline);
+        run(cluster("gvisor", "runsc", Words::but(from, to)))
+            .assert_unknown(case, Reason::Deadline);
     }
     let run = run(cluster("gvisor", "runsc", Words::but("done=1\n", "")));
     assert!(run.conclusion("kernel").is_none_or(|told| !told.is_pass()));
@@ -171,7 +244,10 @@ fn what_was_not_told_is_not_taken_for_absent() {
 #[test]
 fn without_a_sandbox_there_is_a_fail_and_nothing_runs() {
     let run = run(cluster("nvidia", "nvidia", Words::conforming()));
-    run.assert_failed("candidate", "no RuntimeClass speaks of a sandbox (there are: nvidia)");
+    run.assert_failed(
+        "candidate",
+        "no RuntimeClass speaks of a sandbox (there are: nvidia)",
+    );
     run.assert_unknown("kernel", Reason::SolutionAbsent);
     assert!(!run.calls.iter().any(|call| call.verb == "create"));
 }
@@ -192,6 +268,43 @@ fn a_neighbour_that_does_not_see_itself_says_nothing_of_others() {
     let run = run(cluster("gvisor", "runsc", words));
     run.assert_unknown("neighbour", Reason::Deadline);
     run.assert_unknown("neighbours", Reason::Deadline);
+}
+
+#[test]
+fn a_handler_that_the_node_lacks_is_told_in_the_words_of_the_node() {
+    let mut stuck = FakeCluster::new("v1.37.0");
+    stuck.serve(
+        "node.k8s.io",
+        &["v1"],
+        "runtimeclasses",
+        "RuntimeClass",
+        false,
+        &[],
+    );
+    stuck.put(json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata"}, "handler": "kata"}));
+    stuck.controller(|cluster| {
+        for pod in cluster.objects("pods") {
+            let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
+            if pod["status"]["phase"] == "Pending" {
+                continue;
+            }
+            cluster.change("pods", &text("namespace"), &text("name"), |pod| {
+                pod["spec"]["nodeName"] = json!("n1");
+                pod["status"] = json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]});
+            });
+            cluster.put(json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": text("namespace")},
+                "involvedObject": {"uid": text("uid")}, "type": "Warning", "reason": "FailedCreatePodSandBox",
+                "message": "no runtime for \"kata\" is configured"}));
+        }
+    });
+    let run = run(stuck);
+    run.assert_unknown("neighbour", Reason::Deadline);
+    let told = format!("{:?}", run.conclusion("neighbour"));
+    assert!(
+        told.contains("FailedCreatePodSandBox: no runtime for"),
+        "{told}"
+    );
+    run.assert_unknown("kernel", Reason::Deadline);
 }
 
 #[test]

@@ -27,4 +27,5 @@ mod side_by_side;
 mod submit;
 mod witness;
 mod words;
+mod workload_sandboxing;
 mod workloads;
