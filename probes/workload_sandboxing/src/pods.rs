@@ -222,10 +222,10 @@ impl Group {
             .fields(format!("involvedObject.uid={}", pod.uid()))
             .keep(&["/type", "/reason", "/message"])
             .list()?;
-        let warnings = events
+        let mut warnings = events
             .iter()
             .filter(|event| event.text("/type") == "Warning");
-        Ok(match warnings.last() {
+        Ok(match warnings.next_back() {
             None => "no event says why".to_owned(),
             Some(event) => format!("{}: {}", event.text("/reason"), event.text("/message")),
         })
