@@ -106,6 +106,30 @@ pub async fn run_set(
     run_loaded(kubeconfig, engine, probes, reach, grants, settings).await
 }
 
+/// As [`run_set()`], with images of the program and without further grants.
+///
+/// # Errors
+/// As [`run()`].
+pub async fn run_with_images(
+    kubeconfig: &Path,
+    components: Vec<Vec<u8>>,
+    reach: Reach,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    images: Images,
+) -> Result<Run> {
+    let engine = Engine::new(&EngineOptions::default())?;
+    let probes = components
+        .into_iter()
+        .map(|bytes| Ok(component::load(&engine, bytes)?))
+        .collect::<Result<Vec<Probe>>>()?;
+    let more = More {
+        settings,
+        images,
+        ..More::default()
+    };
+    run_all(kubeconfig, engine, probes, reach, more).await
+}
+
 /// As [`run_set()`], with probes that are compiled already: for many runs of the same ones.
 ///
 /// # Errors
@@ -118,11 +142,12 @@ pub async fn run_loaded(
     grants: Grants,
     settings: BTreeMap<String, BTreeMap<String, String>>,
 ) -> Result<Run> {
-    let redaction = Arc::default();
-    run_all(
-        kubeconfig, engine, probes, reach, grants, settings, redaction,
-    )
-    .await
+    let more = More {
+        grants,
+        settings,
+        ..More::default()
+    };
+    run_all(kubeconfig, engine, probes, reach, more).await
 }
 
 /// Wraps guests and runs them with what an operator wants hidden.
@@ -135,17 +160,20 @@ pub async fn redacting(kubeconfig: &Path, guests: &[Guest], redaction: Arc<Rules
         .iter()
         .map(|guest| Ok(component::load(&engine, guest.component()?)?))
         .collect::<Result<Vec<Probe>>>()?;
-    let (grants, settings) = (Grants::none(), BTreeMap::new());
-    run_all(
-        kubeconfig,
-        engine,
-        probes,
-        Reach::Sandbox,
-        grants,
-        settings,
+    let more = More {
         redaction,
-    )
-    .await
+        ..More::default()
+    };
+    run_all(kubeconfig, engine, probes, Reach::Sandbox, more).await
+}
+
+/// What an operator may say of a run beside its reach.
+#[derive(Default)]
+struct More {
+    grants: Grants,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    redaction: Arc<Rules>,
+    images: Images,
 }
 
 async fn run_all(
@@ -153,10 +181,14 @@ async fn run_all(
     engine: Engine,
     probes: Vec<Probe>,
     reach: Reach,
-    mut grants: Grants,
-    settings: BTreeMap<String, BTreeMap<String, String>>,
-    redaction: Arc<Rules>,
+    more: More,
 ) -> Result<Run> {
+    let More {
+        mut grants,
+        settings,
+        redaction,
+        images,
+    } = more;
     for probe in &probes {
         grants.extend(Grants::all_asked(probe.manifest()));
     }
@@ -176,7 +208,7 @@ async fn run_all(
         grants,
         reach,
         settings,
-        images: Images::default(),
+        images,
         parallel: 2,
         out: folder.path().join("run"),
         mode: Mode::New,

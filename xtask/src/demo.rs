@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: from a clean clone to a verdict table on a real API server.
+//! `cargo xtask demo`: from a clean clone to a verdict table on a real API server, and on a machine that can, with a real node
+//! whose pods run.
 //!
 //! The reader's kubeconfig is never read: the program gets the laboratory's by argument, and nothing of the reader's
 //! environment that could lead it elsewhere.
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use karat_testbed::ControlPlane;
+use karat_testbed::{ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, images};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,6 +20,14 @@ use crate::{lab, probes};
 
 /// Simulated nodes of the demo.
 const FIXTURES: [&str; 3] = ["nvidia-nodes.yaml", "amd-nodes.yaml", "intel-nodes.yaml"];
+/// The RuntimeClass of the real node's sandboxes. It leads pods there.
+const SANDBOXES: &str = "apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: gvisor}
+handler: gvisor
+scheduling:
+  nodeSelector: {kubernetes.io/hostname: real-0}
+";
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -39,6 +48,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         ));
     }
     lab::prepare()?;
+    let real = real_node()?;
     let built = probes::build_all()?;
     let out = args.out.clone().unwrap_or_else(|| {
         PathBuf::from(format!(
@@ -50,7 +60,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         let mut stop = Stop::new()?;
         let cluster = tokio::select! {
-            cluster = start() => cluster?,
+            cluster = start(&real) => cluster?,
             signal = stop.next() => return Ok(interrupted(signal)),
         };
         let mut command = Command::new(&built.karat);
@@ -111,7 +121,17 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         say(&format!(
             "                      {karat} run --reach cluster-objects"
         ));
-        say("these verdicts are `simulated`: the nodes and drivers of the demo are not real");
+        say(match &real {
+            Real::No(_) => {
+                "these verdicts are `simulated`: the nodes and drivers of the demo are not real"
+            }
+            Real::Node | Real::NodeWithSandboxes => {
+                "these verdicts are `simulated`: accelerators and their drivers are not real; the node on which pods run is"
+            }
+        });
+        if let Real::No(why) = &real {
+            say(&format!("no pod has run: {why}"));
+        }
     } else if code >= 128 {
         say("interrupted; the control plane is gone, and with it everything the run made");
     } else {
@@ -123,8 +143,37 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-async fn start() -> Result<ControlPlane> {
-    let title = "start the control plane";
+/// What of a real node this machine can have.
+enum Real {
+    /// None, and why.
+    No(String),
+    /// One, without gVisor.
+    Node,
+    /// One that runs sandboxes.
+    NodeWithSandboxes,
+}
+
+/// Finds out, and builds what is needed for it.
+fn real_node() -> Result<Real> {
+    let can = can_run_nodes().and_then(|()| images::ensure_target().map_err(|e| e.to_string()));
+    if let Err(why) = can {
+        say(&format!("no real node on this machine: {why}"));
+        return Ok(Real::No(why));
+    }
+    lab::prepare_nodes()?;
+    let gvisor = gvisor_need(KubernetesVersion::default());
+    if gvisor.met {
+        return Ok(Real::NodeWithSandboxes);
+    }
+    say(&format!("no sandboxes on the real node: {}", gvisor.text));
+    Ok(Real::Node)
+}
+
+async fn start(real: &Real) -> Result<ControlPlane> {
+    let title = match real {
+        Real::No(_) => "start the control plane",
+        Real::Node | Real::NodeWithSandboxes => "start control plane and real node",
+    };
     say(&format!(
         "==> {title} ({})",
         last(title).map_or_else(
@@ -134,19 +183,28 @@ async fn start() -> Result<ControlPlane> {
     ));
     let began = std::time::Instant::now();
     let advice = || format!("{title} failed; try: `cargo xtask testbed doctor`");
-    let cluster = ControlPlane::builder()
-        .workload_api()
-        .start()
-        .await
-        .with_context(advice)?;
+    let mut builder = ControlPlane::builder().workload_api();
+    if !matches!(real, Real::No(_)) {
+        builder = builder.real_nodes(1);
+    }
+    let cluster = builder.start().await.with_context(advice)?;
+    if matches!(real, Real::NodeWithSandboxes) {
+        let class = cluster.apply_yaml("RuntimeClass", SANDBOXES).await;
+        class.with_context(advice)?;
+    }
     for fixture in FIXTURES {
         cluster.apply(fixture).await.with_context(advice)?;
     }
     cluster.wait_nodes_ready().await.with_context(advice)?;
     let seconds = began.elapsed().as_secs_f64();
     say(&format!(
-        "    Kubernetes at {} with simulated accelerator nodes, ready in {}",
+        "    Kubernetes at {} with simulated accelerator nodes{}, ready in {}",
         cluster.url(),
+        match real {
+            Real::No(_) => "",
+            Real::Node => " and a real one",
+            Real::NodeWithSandboxes => " and a real one, which has gVisor",
+        },
         human(seconds)
     ));
     remember(title, seconds);

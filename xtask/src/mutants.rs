@@ -49,6 +49,7 @@ pub(crate) fn run(args: &MutantsArgs) -> Result<ExitCode> {
     let began = std::time::Instant::now();
     if !args.list {
         lab::prepare()?;
+        lab::prepare_nodes()?;
         probes::build_all()?;
     }
     step(

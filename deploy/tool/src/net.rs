@@ -43,10 +43,11 @@ fn fetch(authority: &str, path: &str, patience: Duration) -> io::Result<Vec<u8>>
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     // HTTP/1.0 asks for an answer without chunks, which ends with the connection.
-    write!(
-        stream,
+    let request = format!(
         "GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: karat-tool\r\nAccept: */*\r\n\r\n"
-    )?;
+    );
+    // In one piece: a server that reads once and answers would reset the connection over the rest.
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;
     Ok(answer)

@@ -77,9 +77,49 @@ pub struct LabData {
     /// Objects that are there from the beginning, as YAML text.
     #[serde(default)]
     pub objects: Option<String>,
+    /// Nodes whose pods run. An entry whose machine cannot have them is not run, and counted as such.
+    #[serde(default)]
+    pub real_nodes: u8,
+    /// What runs the containers of a RuntimeClass's handler on the real nodes, where it is not what its name says.
+    #[serde(default)]
+    pub handlers: BTreeMap<String, HandlerData>,
+    /// Programs beside the real nodes, such as `dra-driver`.
+    #[serde(default)]
+    pub with: Vec<String>,
+    /// Devices of the machine that the DRA driver gives out, in place of two harmless ones.
+    #[serde(default)]
+    pub devices: Vec<String>,
     /// Runs at one time, for entries that only put a proxy before it. One by default, because runs share capacity.
     #[serde(default)]
     pub together: Option<usize>,
+}
+
+/// What runs the containers of a handler; see [`karat_testbed::RuntimeHandler`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HandlerData {
+    /// The program.
+    pub runs: Runs,
+    /// A program that stands before runc and is called as it.
+    #[serde(default)]
+    pub through: Option<String>,
+    /// Flags of gVisor's `runsc`.
+    #[serde(default)]
+    pub flags: BTreeMap<String, String>,
+    /// What each of its containers has beyond the usual, as YAML text; see
+    /// [`karat_testbed::ControlPlaneBuilder::runtime_spec`].
+    #[serde(default)]
+    pub spec: Option<String>,
+}
+
+/// A program that runs containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "these are names of programs")]
+pub enum Runs {
+    #[default]
+    Runc,
+    Gvisor,
 }
 
 /// Served versions of `resource.k8s.io`; see [`karat_testbed::DraApi`].

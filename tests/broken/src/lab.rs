@@ -1,9 +1,14 @@
-//! Starts the control planes of the tables.
+//! Starts the control planes of the tables, with real nodes where they want some and this machine can have them.
 
-use anyhow::{Context as _, Result};
-use karat_testbed::{Component, ControlPlane, DraApi};
+use std::sync::OnceLock;
 
-use crate::data::{Dra, LabData};
+use anyhow::{Context as _, Result, ensure};
+use karat_testbed::{
+    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, RuntimeHandler, can_run_nodes,
+    gvisor_need, images,
+};
+
+use crate::data::{Dra, HandlerData, LabData, Runs};
 use crate::place;
 
 /// A program by its name.
@@ -16,6 +21,84 @@ pub fn component(name: &str) -> Result<Component> {
         let names = Component::ALL.map(Component::name).join(", ");
         format!("program {name}: not one of {names}")
     })
+}
+
+/// A program beside the real nodes by its name.
+fn add_on(name: &str) -> Result<AddOn> {
+    let found = AddOn::ALL.into_iter().find(|add_on| add_on.name() == name);
+    found.with_context(|| {
+        let names = AddOn::ALL.map(AddOn::name).join(", ");
+        format!("with {name}: not one of {names}")
+    })
+}
+
+/// What a control plane must obey beyond the form of its data.
+///
+/// # Errors
+/// The first mistake.
+pub fn check(data: &LabData) -> Result<()> {
+    for program in data.args.keys() {
+        component(program)?;
+    }
+    for name in &data.with {
+        add_on(name)?;
+    }
+    ensure!(
+        data.real_nodes > 0
+            || (data.handlers.is_empty() && data.with.is_empty() && data.devices.is_empty()),
+        "`handlers`, `with` and `devices` need `real-nodes`"
+    );
+    for (name, handler) in &data.handlers {
+        ensure!(
+            handler.flags.is_empty() || handler.runs == Runs::Gvisor,
+            "handler {name}: only gvisor has `flags`"
+        );
+        ensure!(
+            handler.through.is_none() || handler.runs == Runs::Runc,
+            "handler {name}: only runc has `through`"
+        );
+        if let Some(text) = &handler.spec {
+            serde_yaml_ng::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+                .with_context(|| format!("handler {name}: spec"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Why this machine cannot have such a control plane; none if it can. What is asked of the machine is asked once.
+#[must_use]
+pub fn impossible(data: &LabData) -> Option<String> {
+    static NODES: OnceLock<Option<String>> = OnceLock::new();
+    static GVISOR: OnceLock<Option<String>> = OnceLock::new();
+    if data.real_nodes == 0 {
+        return None;
+    }
+    let nodes = NODES.get_or_init(|| {
+        let can = can_run_nodes().and_then(|()| images::ensure_target().map_err(|e| e.to_string()));
+        can.err().map(|why| format!("no real nodes here: {why}"))
+    });
+    // Every node has the handler; who names it needs it.
+    let wanted = data.handlers.values().any(|h| h.runs == Runs::Gvisor);
+    let gvisor = || {
+        GVISOR.get_or_init(|| {
+            let need = gvisor_need(KubernetesVersion::default());
+            (!need.met).then(|| format!("no gVisor here: {}", need.text))
+        })
+    };
+    nodes
+        .clone()
+        .or_else(|| wanted.then(gvisor).cloned().flatten())
+}
+
+fn handler(data: &HandlerData) -> RuntimeHandler {
+    match data.runs {
+        Runs::Runc => match &data.through {
+            Some(text) => RuntimeHandler::RuncScript(text.clone()),
+            None => RuntimeHandler::Runc,
+        },
+        Runs::Gvisor if data.flags.is_empty() => RuntimeHandler::Gvisor,
+        Runs::Gvisor => RuntimeHandler::GvisorWith(data.flags.clone()),
+    }
 }
 
 /// Starts a control plane and puts into it what stays.
@@ -47,6 +130,19 @@ pub async fn start(data: &LabData) -> Result<ControlPlane> {
     if let Some(yaml) = &data.scheduler_config {
         builder = builder.scheduler_config(yaml);
     }
+    if data.real_nodes > 0 {
+        builder = builder.real_nodes(data.real_nodes);
+    }
+    for (name, told) in &data.handlers {
+        builder = builder.runtime_handler(name, handler(told));
+        if let Some(spec) = &told.spec {
+            builder = builder.runtime_spec(name, spec);
+        }
+    }
+    for name in &data.with {
+        builder = builder.with(add_on(name)?);
+    }
+    builder = builder.devices(&data.devices);
     let lab = builder.start().await?;
     for fixture in &data.fixtures {
         lab.apply(fixture).await?;

@@ -267,6 +267,7 @@ async fn entries_are_found_and_cleared_as_by_the_command() -> Result<()> {
     let around = Surroundings {
         components: target.context("no target folder")?.join("components"),
         record_below: None,
+        images: karat_engine::images::Images::default(),
     };
     let told = Mutex::new(Vec::new());
     let done = pool::run(entries, 1, &around, &|progress| {

@@ -19,6 +19,7 @@ use karat_broken::pool::{self, Progress};
 use karat_broken::report::{self, Sums};
 use karat_broken::table::{self, Entry};
 use karat_broken::verdict::{Mark, said};
+use karat_engine::images::{Images, Placement};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -82,6 +83,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     let around = Surroundings {
         components: args.components.clone(),
         record_below: args.record.then(|| table::folder().join("../../probes")),
+        images: own_images(),
     };
     let entries: Vec<Entry> = (0..args.repeat).flat_map(|_| entries.clone()).collect();
     let before = report::seconds_of(&args.json);
@@ -116,6 +118,22 @@ async fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)));
     }
     Ok(summed_up(&results, begun, &args.json))
+}
+
+/// The images of the program as real nodes have them. Without a compiler for them there are no real nodes either.
+fn own_images() -> Images {
+    let built = match karat_testbed::images::build(|line| eprintln!("    {line}")) {
+        Ok(built) => built.images,
+        Err(error) => {
+            eprintln!("warning: no images of the program: {error:#}");
+            Vec::new()
+        }
+    };
+    let digests = built.into_iter().filter_map(|image| {
+        let name = image.name.rsplit('/').next()?.split(':').next()?;
+        Some((name.to_owned(), image.digest.clone()))
+    });
+    Images::new(&digests.collect(), Placement::default())
 }
 
 fn selected(entries: Vec<Entry>, args: &Args) -> Result<Vec<Entry>> {
@@ -225,6 +243,9 @@ fn summed_up(results: &[Done], begun: Instant, json: &std::path::Path) -> ExitCo
         let why = done.entry.known_miss.as_deref();
         let why = why.map_or_else(|| done.wrong.join("; "), |why| format!("known: {why}"));
         eprintln!("    {} {}: {why}", done.mark.word(), done.entry.id());
+    }
+    for done in results.iter().filter(|d| d.mark == Mark::NotRun) {
+        eprintln!("    not run {}: {}", done.entry.id(), done.notes.join("; "));
     }
     println!("{sums}");
     if sums.fine() {

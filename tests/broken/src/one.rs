@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use karat_engine::grant::Grants;
+use karat_engine::images::Images;
 use karat_engine::model::{AttemptRecord, Reason, Verdict};
 use karat_engine::recording::fixture;
 use karat_testbed::ControlPlane;
@@ -30,6 +30,8 @@ pub struct Surroundings {
     pub components: PathBuf,
     /// Folder with the probes' sources, if recordings shall be written there.
     pub record_below: Option<PathBuf>,
+    /// The images of the program, which the real nodes have.
+    pub images: Images,
 }
 
 /// What became of an entry.
@@ -58,6 +60,17 @@ pub struct Done {
 }
 
 impl Done {
+    /// An entry whose cluster this machine cannot have.
+    #[must_use]
+    pub fn not_run(entry: &Entry, why: &str) -> Self {
+        Self {
+            mark: Mark::NotRun,
+            wrong: Vec::new(),
+            notes: vec![why.to_owned()],
+            ..Self::broken_off(entry, &anyhow::Error::msg("not run"), Duration::ZERO)
+        }
+    }
+
     /// An entry that could not be run to its end.
     #[must_use]
     pub fn broken_off(entry: &Entry, error: &anyhow::Error, took: Duration) -> Self {
@@ -165,12 +178,12 @@ async fn attempt(
     let component = std::fs::read(&file)
         .with_context(|| format!("{}: build it with `cargo xtask probes`", file.display()))?;
     let settings = BTreeMap::from([(entry.probe.clone(), entry.settings.clone())]);
-    let running = runs::run_set(
+    let running = runs::run_with_images(
         kubeconfig,
         vec![component],
         entry.reach,
-        Grants::none(),
         settings,
+        around.images.clone(),
     );
     let run = tokio::time::timeout(DEADLINE, running)
         .await

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
@@ -16,6 +16,11 @@ use crate::data::LabData;
 use crate::lab;
 use crate::one::{self, Done, Surroundings};
 use crate::table::Entry;
+
+/// A cluster with real nodes that has not changed for so long is taken as it is.
+const STILL: Duration = Duration::from_secs(1);
+/// The longest wait for that.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// What happens meanwhile.
 pub enum Progress<'a> {
@@ -52,6 +57,14 @@ async fn work(
     while let Some(batch) = queue.take(lab.as_ref().map(|lab| &lab.data)) {
         let began = Instant::now();
         let data = &batch[0].lab;
+        if let Some(why) = lab::impossible(data) {
+            for entry in &batch {
+                let done = Done::not_run(entry, &why);
+                tell(Progress::Done(&done));
+                all.push(done);
+            }
+            continue;
+        }
         if lab.as_ref().is_none_or(|lab| lab.data != *data) {
             tell(Progress::Starting(&batch));
             discard(lab.take()).await;
@@ -106,7 +119,18 @@ impl Lab {
     async fn start(data: &LabData) -> Result<Self> {
         let plane = lab::start(data).await?;
         let client = plane.client().await?;
-        let before = state::of(&client).await.context("look at the cluster")?;
+        let look = async || state::of(&client).await.context("look at the cluster");
+        let mut before = look().await?;
+        // Kubelets and drivers go on writing for some seconds after a node is ready.
+        let began = Instant::now();
+        while data.real_nodes > 0 && began.elapsed() < SETTLE {
+            tokio::time::sleep(STILL).await;
+            let now = look().await?;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
         Ok(Self {
             data: data.clone(),
             plane,

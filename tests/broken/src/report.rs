@@ -27,6 +27,9 @@ pub struct Sums {
     pub known: usize,
     /// Conforming clusters that were accused.
     pub false_accusations: usize,
+    /// Clusters that this machine cannot have. Nothing is known of them.
+    #[serde(default)]
+    pub not_run: usize,
 }
 
 impl Sums {
@@ -41,6 +44,7 @@ impl Sums {
             missed: count(Mark::Missed),
             known: all.iter().filter(known).count(),
             false_accusations: count(Mark::FalseAccusation),
+            not_run: count(Mark::NotRun),
         }
     }
 
@@ -57,7 +61,11 @@ impl std::fmt::Display for Sums {
             f,
             "mutants: {} found, {} missed, {} false accusations",
             self.found, self.missed, self.false_accusations
-        )
+        )?;
+        if self.not_run > 0 {
+            write!(f, ", {} not run on this machine", self.not_run)?;
+        }
+        Ok(())
     }
 }
 
@@ -125,7 +133,8 @@ pub fn seconds_of(path: &Path) -> BTreeMap<String, f64> {
 /// If it cannot be written.
 pub fn remember(path: &Path, all: &[Done]) -> Result<()> {
     let mut seconds = seconds_of(path);
-    seconds.extend(all.iter().map(|d| (d.entry.id(), d.took.as_secs_f64())));
+    let run = all.iter().filter(|d| d.mark != Mark::NotRun);
+    seconds.extend(run.map(|d| (d.entry.id(), d.took.as_secs_f64())));
     let path = times(path);
     std::fs::write(&path, serde_json::to_vec(&seconds)?).with_context(|| path.display().to_string())
 }
@@ -147,6 +156,8 @@ mod tests {
             sums.to_string(),
             "mutants: 30 found, 1 missed, 0 false accusations"
         );
+        let not_run = Sums { not_run: 2, ..sums };
+        assert!(not_run.fine() && not_run.to_string().ends_with(", 2 not run on this machine"));
         assert!(!Sums { known: 0, ..sums }.fine());
         assert!(
             !Sums {

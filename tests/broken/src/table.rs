@@ -228,9 +228,7 @@ fn check(entry: &Entry) -> Result<()> {
     for text in entry.lab.objects.iter().chain(&entry.make.objects) {
         crate::place::documents(text)?;
     }
-    for program in entry.lab.args.keys() {
-        crate::lab::component(program)?;
-    }
+    crate::lab::check(&entry.lab)?;
     ensure!(
         !entry.what.trim().is_empty(),
         "say what is wrong or unusual"
@@ -401,6 +399,34 @@ variants:
             let error = format!("{:#}", table(&file(entry)).unwrap_err());
             assert!(error.contains(part), "{entry}: {error}");
             assert!(error.contains("entry "), "{error}");
+        }
+    }
+
+    #[test]
+    fn labs_with_real_nodes_are_checked() {
+        for (lab, part) in [
+            ("{with: [dra-driver]}", "need `real-nodes`"),
+            (
+                "{real-nodes: 1, with: [magic]}",
+                "with magic: not one of dra-driver",
+            ),
+            ("{real-nodes: 1, handlers: {x: {runs: kata}}}", "kata"),
+            (
+                "{real-nodes: 1, handlers: {x: {runs: runc, flags: {a: b}}}}",
+                "only gvisor has `flags`",
+            ),
+            (
+                "{real-nodes: 1, handlers: {x: {runs: runc, spec: '- a'}}}",
+                "handler x: spec",
+            ),
+        ] {
+            let text = format!("probe: p\nlabs: {{real: {lab}}}\nhealthy: {{lab: real}}\n");
+            let everywhere = serde_yaml_ng::from_str(EVERYWHERE_TEXT).unwrap();
+            let told = serde_yaml_ng::from_str(&text)
+                .map_err(anyhow::Error::from)
+                .and_then(|file| entries(&file, &everywhere));
+            let error = format!("{:#}", told.unwrap_err());
+            assert!(error.contains(part), "{lab}: {error}");
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Mark {
     Missed,
     /// The probe accused a conforming cluster.
     FalseAccusation,
+    /// This machine cannot have such a cluster.
+    NotRun,
 }
 
 impl Mark {
@@ -28,6 +30,7 @@ impl Mark {
             Self::Cleared => "not accused",
             Self::Missed => "MISSED",
             Self::FalseAccusation => "FALSE ACCUSATION",
+            Self::NotRun => "not run",
         }
     }
 }

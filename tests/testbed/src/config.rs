@@ -39,7 +39,9 @@ pub(crate) struct Config {
     pub(crate) issuer: Option<String>,
     pub(crate) real_nodes: u8,
     pub(crate) handlers: BTreeMap<String, RuntimeHandler>,
+    pub(crate) specs: BTreeMap<String, String>,
     pub(crate) add_ons: BTreeSet<AddOn>,
+    pub(crate) devices: Vec<String>,
 }
 
 impl Default for Config {
@@ -59,7 +61,9 @@ impl Default for Config {
                 ("gvisor".to_owned(), RuntimeHandler::Gvisor),
             ]
             .into(),
+            specs: BTreeMap::new(),
             add_ons: BTreeSet::new(),
+            devices: Vec::new(),
         }
     }
 }
@@ -193,11 +197,28 @@ impl ControlPlaneBuilder {
         self
     }
 
+    /// Character devices of this machine that [`AddOn::DraDriver`] gives out, in place of two that do no harm. The same one twice
+    /// makes a driver that gives one device to two.
+    #[must_use]
+    pub fn devices(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.devices = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Says what runs the containers of a handler on the real nodes. Without any call `runc` (the default of pods without a
     /// RuntimeClass) is runc and `gvisor` is gVisor. The RuntimeClass itself is an object for a fixture.
     #[must_use]
     pub fn runtime_handler(mut self, name: impl Into<String>, handler: RuntimeHandler) -> Self {
         self.config.handlers.insert(name.into(), handler);
+        self
+    }
+
+    /// Says what every container of a handler has beyond what containerd gives it by itself: a part of an OCI runtime
+    /// specification, as YAML or JSON, whose lists are added to. `{node}` in it stands for the node's folder. A node that
+    /// gives a device or a mount to everybody is made with it.
+    #[must_use]
+    pub fn runtime_spec(mut self, handler: impl Into<String>, more: impl Into<String>) -> Self {
+        self.config.specs.insert(handler.into(), more.into());
         self
     }
 

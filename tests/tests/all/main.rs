@@ -28,4 +28,5 @@ mod side_by_side;
 mod submit;
 mod witness;
 mod words;
+mod workload_sandboxing;
 mod workloads;

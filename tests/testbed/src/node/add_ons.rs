@@ -74,21 +74,7 @@ impl ControlPlane {
     }
 
     async fn start_dra_drivers(&self) -> Result<()> {
-        let devices: Vec<&str> = HARMLESS
-            .into_iter()
-            .filter(|d| std::fs::metadata(d).is_ok_and(|m| m.file_type().is_char_device()))
-            .take(2)
-            .collect();
-        if devices.len() < 2 {
-            return Err(TestbedError::CannotRun {
-                what: AddOn::DraDriver.name().into(),
-                cause: format!(
-                    "fewer than two of {} are on this machine",
-                    HARMLESS.join(", ")
-                ),
-                hint: "load the kernel module of another one".into(),
-            });
-        }
+        let devices = self.driver_devices()?;
         self.apply("test-devices.yaml").await?;
         for node in self.real_nodes() {
             let kubeconfig = node.dir.join("dra-driver.kubeconfig");
@@ -147,6 +133,32 @@ impl ControlPlane {
             .await?;
         }
         Ok(())
+    }
+
+    /// The devices that were asked for, or the first two that do no harm.
+    fn driver_devices(&self) -> Result<Vec<&str>> {
+        let there =
+            |path: &str| std::fs::metadata(path).is_ok_and(|m| m.file_type().is_char_device());
+        let cannot = |cause: String| TestbedError::CannotRun {
+            what: AddOn::DraDriver.name().into(),
+            cause,
+            hint: "load the kernel module of another one".into(),
+        };
+        let asked: Vec<&str> = self.config.devices.iter().map(String::as_str).collect();
+        if let Some(missing) = asked.iter().find(|path| !there(path)) {
+            return Err(cannot(format!("{missing} is not on this machine")));
+        }
+        if !asked.is_empty() {
+            return Ok(asked);
+        }
+        let devices: Vec<&str> = HARMLESS.into_iter().filter(|d| there(d)).take(2).collect();
+        if devices.len() < 2 {
+            return Err(cannot(format!(
+                "fewer than two of {} are on this machine",
+                HARMLESS.join(", ")
+            )));
+        }
+        Ok(devices)
     }
 
     /// Fails if a driver that was started has ended.

@@ -29,6 +29,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) cni: &'a Path,
     pub(crate) images: &'a Path,
     pub(crate) handlers: &'a BTreeMap<String, RuntimeHandler>,
+    /// By handler, what containerd begins the specification of each container with.
+    pub(crate) specs: &'a BTreeMap<String, Value>,
     pub(crate) feature_gates: &'a BTreeMap<String, bool>,
 }
 
@@ -37,18 +39,33 @@ pub(crate) const PAUSE: &str = crate::images::PAUSE;
 
 impl Plan<'_> {
     /// All files by name.
-    pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
-        vec![
+    pub(crate) fn files(&self) -> Vec<(String, String)> {
+        let mut files: Vec<(String, String)> = [
             ("init.sh", self.init()),
             ("network", self.net.inside(self.index, self.nodes)),
             ("containerd.toml", self.containerd()),
-            ("runsc.toml", self.runsc()),
             ("cni/10-testbed.conflist", self.cni().to_string()),
             ("kubelet.json", self.kubelet().to_string()),
             ("kube-proxy.json", self.kube_proxy().to_string()),
             ("Corefile", self.corefile()),
             ("resolv.conf", "nameserver 127.0.0.1\n".into()),
         ]
+        .map(|(name, text)| (name.to_owned(), text))
+        .into();
+        for (name, handler) in self.handlers {
+            let flags = match handler {
+                RuntimeHandler::Gvisor => &BTreeMap::new(),
+                RuntimeHandler::GvisorWith(flags) => flags,
+                RuntimeHandler::Runc
+                | RuntimeHandler::RuncThrough(_)
+                | RuntimeHandler::RuncScript(_) => continue,
+            };
+            files.push((runsc_file(name), self.runsc(flags)));
+        }
+        for (name, spec) in self.specs {
+            files.push((spec_file(name), spec.to_string()));
+        }
+        files
     }
 
     fn at(&self, path: &str) -> String {
@@ -116,9 +133,16 @@ default_runtime_name = 'runc'
         for (name, handler) in self.handlers {
             let table =
                 format!("plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'{name}'");
+            let spec = match self.specs.get(name) {
+                Some(_) => format!(
+                    "base_runtime_spec = {}\n",
+                    quoted(&self.at(&spec_file(name)))
+                ),
+                None => String::new(),
+            };
             let runc = |binary: &Path| {
                 format!(
-                    "[{table}]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.options]\nBinaryName = {}\nRoot = {}\nSystemdCgroup = false\n",
+                    "[{table}]\nruntime_type = 'io.containerd.runc.v2'\n{spec}[{table}.options]\nBinaryName = {}\nRoot = {}\nSystemdCgroup = false\n",
                     quoted(&binary.display().to_string()),
                     quoted(&self.at("run/runc"))
                 )
@@ -126,22 +150,27 @@ default_runtime_name = 'runc'
             text.push_str(&match handler {
                 RuntimeHandler::Runc => runc(self.runc),
                 RuntimeHandler::RuncThrough(binary) => runc(binary),
-                RuntimeHandler::Gvisor => format!(
-                    "[{table}]\nruntime_type = 'io.containerd.runsc.v1'\n[{table}.options]\nTypeUrl = 'io.containerd.runsc.v1.options'\nConfigPath = {}\n",
-                    quoted(&self.at("runsc.toml"))
+                RuntimeHandler::RuncScript(_) => runc(&self.dir.join(script_file(name))),
+                RuntimeHandler::Gvisor | RuntimeHandler::GvisorWith(_) => format!(
+                    "[{table}]\nruntime_type = 'io.containerd.runsc.v1'\n{spec}[{table}.options]\nTypeUrl = 'io.containerd.runsc.v1.options'\nConfigPath = {}\n",
+                    quoted(&self.at(&runsc_file(name)))
                 ),
             });
         }
         text
     }
 
-    fn runsc(&self) -> String {
+    fn runsc(&self, flags: &BTreeMap<String, String>) -> String {
         // systrap needs no virtualisation.
-        format!(
+        let mut text = format!(
             "log_path = {}\nlog_level = 'warn'\n[runsc_config]\nplatform = 'systrap'\nroot = {}\nignore-cgroups = 'false'\n",
             quoted(&self.at("run/runsc-%ID%.log")),
             quoted(&self.at("run/runsc")),
-        )
+        );
+        for (flag, value) in flags {
+            text.push_str(&format!("{} = {}\n", quoted(flag), quoted(value)));
+        }
+        text
     }
 
     fn cni(&self) -> Value {
@@ -243,6 +272,21 @@ default_runtime_name = 'runc'
             self.at("coredns.kubeconfig")
         )
     }
+}
+
+/// Name of the file with the flags of a handler that is gVisor.
+fn runsc_file(handler: &str) -> String {
+    format!("runsc-{handler}.toml")
+}
+
+/// Name of the program that stands before runc in a handler.
+pub(super) fn script_file(handler: &str) -> String {
+    format!("runc-{handler}")
+}
+
+/// Name of the file with the specification that the containers of a handler begin with.
+fn spec_file(handler: &str) -> String {
+    format!("spec-{handler}.json")
 }
 
 /// A path as a string of TOML. A basic string has escapes for everything that a path may hold.

@@ -11,9 +11,12 @@ pub(crate) mod files;
 pub(crate) mod needs;
 pub(crate) mod net;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::control_plane::{ControlPlane, START_DEADLINE, TAIL_LINES, is_ready};
 use crate::error::{Result, TestbedError};
@@ -51,8 +55,12 @@ pub enum RuntimeHandler {
     Runc,
     /// A program that is called as runc would be; a faulty node is made with one that changes the bundle first.
     RuncThrough(PathBuf),
+    /// The same with the text of a program, for `/bin/sh` or whatever its first line says. It finds runc in its `PATH`.
+    RuncScript(String),
     /// gVisor.
     Gvisor,
+    /// gVisor with flags of `runsc`, such as `network` and `none`.
+    GvisorWith(BTreeMap<String, String>),
 }
 
 /// A node with a kubelet.
@@ -208,10 +216,19 @@ impl ControlPlane {
             cni: &cni_plugins().ok_or_else(|| missing("CNI plug-ins"))?,
             images,
             handlers: &self.config.handlers,
+            specs: &self.specs(&node.dir)?,
             feature_gates: &self.config.feature_gates,
         };
         for (name, text) in plan.files() {
             write_private(&node.dir.join(name), &text)?;
+        }
+        for (handler, told) in &self.config.handlers {
+            if let RuntimeHandler::RuncScript(text) = told {
+                let path = node.dir.join(files::script_file(handler));
+                write_private(&path, text)?;
+                let mode = std::fs::Permissions::from_mode(0o755);
+                std::fs::set_permissions(&path, mode).map_err(TestbedError::io(&path))?;
+            }
         }
         let launch = Launch {
             program: found("unshare")?,
@@ -227,6 +244,24 @@ impl ControlPlane {
         let first = self.first_process_of(node, pid)?;
         let _ = node.first.set(first);
         net.attach(node.index, first)
+    }
+
+    /// What containerd begins the specification of each container with, for the handlers that shall have more than usual.
+    fn specs(&self, dir: &Path) -> Result<BTreeMap<String, Value>> {
+        let mut specs = BTreeMap::new();
+        for (handler, more) in &self.config.specs {
+            let more = more.replace("{node}", &dir.display().to_string());
+            let more: Value =
+                serde_yaml_ng::from_str(&more).map_err(|e| TestbedError::Fixture {
+                    name: format!("specification for {handler}"),
+                    document: 1,
+                    cause: e.to_string(),
+                })?;
+            let mut spec = usual_spec(&self.programs.path("ctr"))?;
+            add(&mut spec, more);
+            specs.insert(handler.clone(), spec);
+        }
+        Ok(specs)
     }
 
     /// The only child of `unshare`, which is there as soon as the namespaces are.
@@ -317,6 +352,36 @@ impl ControlPlane {
     }
 }
 
+/// The specification that containerd begins with by itself.
+fn usual_spec(ctr: &Path) -> Result<Value> {
+    let output = Command::new(ctr)
+        .args(["oci", "spec"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| TestbedError::Spawn {
+            program: ctr.into(),
+            source,
+        })?;
+    serde_json::from_slice(&output.stdout).map_err(|e| TestbedError::Failed {
+        what: "ctr oci spec".into(),
+        status: describe(output.status),
+        tail: format!("{e}: {}", String::from_utf8_lossy(&output.stderr)),
+    })
+}
+
+/// Adds to a specification: what is in lists comes behind what is there, everything else takes its place.
+fn add(spec: &mut Value, more: Value) {
+    match (spec, more) {
+        (Value::Object(spec), Value::Object(more)) => {
+            for (key, value) in more {
+                add(spec.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(spec), Value::Array(more)) => spec.extend(more),
+        (spec, more) => *spec = more,
+    }
+}
+
 fn found(name: &str) -> Result<PathBuf> {
     program(name).ok_or_else(|| missing(name))
 }
@@ -326,5 +391,24 @@ fn missing(what: &str) -> TestbedError {
         what: "real nodes".into(),
         cause: format!("{what} not found"),
         hint: "`cargo xtask testbed doctor` says what is missing".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_specification_gets_more_and_loses_nothing() {
+        let mut spec = json!({"mounts": [{"destination": "/proc"}], "linux": {"resources": {"devices": [1]}}, "root": {"path": "a"}});
+        let more = json!({"mounts": [{"destination": "/host"}], "linux": {"devices": [2]}, "root": {"path": "b"}});
+        add(&mut spec, more);
+        let wanted = json!({
+            "mounts": [{"destination": "/proc"}, {"destination": "/host"}],
+            "linux": {"resources": {"devices": [1]}, "devices": [2]},
+            "root": {"path": "b"},
+        });
+        assert_eq!(spec, wanted);
     }
 }
