@@ -3,7 +3,7 @@
 
 use karat_engine::bundle::signature::{Envelope, PublicKey};
 use karat_engine::bundle::statement::Statement;
-use karat_engine::witness::KeySet;
+use karat_engine::witness::keys::KeySet;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

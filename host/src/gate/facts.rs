@@ -111,11 +111,7 @@ pub(crate) fn note_markers(facts: &mut Facts, object: &Value) {
         }
     }
     match kind {
-        "Node" => {
-            if has_no_kubelet(object) {
-                add(format!("kwok: Node {name} has no kubelet"));
-            }
-        }
+        "Node" if has_no_kubelet(object) => add(format!("kwok: Node {name} has no kubelet")),
         "ResourceSlice" => {
             let driver = object["spec"]["driver"].as_str().unwrap_or_default();
             if driver.ends_with(".invalid") {

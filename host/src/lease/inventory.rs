@@ -495,8 +495,8 @@ impl Pools {
     }
 }
 
-/// What others changed on nodes, in words; nothing when nothing did. `alone` are nodes that nobody but `probe` may use,
-/// others of the run included.
+/// What others changed on nodes, in words; nothing when nothing did. `alone` are nodes that nobody but `probe` may use: there
+/// pods of others count, those of the run included.
 pub(super) fn changes(
     before: &BTreeMap<String, Node>,
     after: &BTreeMap<String, Node>,
@@ -513,14 +513,16 @@ pub(super) fn changes(
             continue;
         };
         let others = |node: &Node| -> BTreeSet<String> {
-            let mut pods = node.foreign.clone();
-            if alone(name) {
-                let rest = node
-                    .own
-                    .iter()
-                    .filter(|(namespace, _)| !namespace.starts_with(&home));
-                pods.extend(rest.flat_map(|(_, uids)| uids.iter().cloned()));
+            // Whoever shares a node expects pods of others.
+            if !alone(name) {
+                return BTreeSet::new();
             }
+            let mut pods = node.foreign.clone();
+            let rest = node
+                .own
+                .iter()
+                .filter(|(namespace, _)| !namespace.starts_with(&home));
+            pods.extend(rest.flat_map(|(_, uids)| uids.iter().cloned()));
             pods
         };
         let (pods_then, pods_now) = (others(then), others(now));

@@ -11,7 +11,7 @@ mod tests;
 
 karat_sdk::manifest!();
 
-use karat_sdk::{Case, Conclusion, Probe, Result, leases, not_tried, run};
+use karat_sdk::{Case, Conclusion, Probe, Result, leases, run};
 use manifest::{cases, leases as wanted, namespaces};
 
 use subject::Subject;
@@ -24,10 +24,7 @@ impl Probe for InplacePodResize {
         let lease = match leases::acquire(&[wanted::NODE], leases::TURN) {
             Ok(lease) => lease,
             Err(error) if error.ends_the_probe() => return Err(error),
-            Err(error) => {
-                let (reason, why) = subject::no_node(&error);
-                return not_tried(&ALL, reason, &why);
-            }
+            Err(error) => return error.conclusion().leaves_untried(&ALL),
         };
         let mut subject = None;
         let runs = cases::RUNS.check("", |case| {

@@ -45,15 +45,6 @@ pub(crate) struct Container {
     pub(crate) memory: Option<u64>,
 }
 
-/// Why no node was had, where there is none.
-pub(crate) fn no_node(error: &Error) -> (Reason, String) {
-    let reason = match error {
-        Error::Busy(_) => Reason::CompetingWorkload,
-        _ => Reason::InsufficientCapacity,
-    };
-    (reason, error.to_string())
-}
-
 /// Starts the pod and compares its limit of CPU with that of its cgroup.
 pub(crate) fn start(
     case: &Case,

@@ -12,8 +12,8 @@ mod tests;
 
 karat_sdk::manifest!();
 
-use karat_sdk::{CaseId, Probe, Reason, Result, not_tried, run};
-use manifest::{cases, namespaces};
+use karat_sdk::{CaseId, Probe, Reason, Result, leases, not_tried, run};
+use manifest::{cases, leases as wanted, namespaces};
 
 struct WorkloadSandboxing;
 
@@ -45,7 +45,15 @@ impl Probe for WorkloadSandboxing {
                 "no RuntimeClass is a sandbox",
             );
         };
-        let mut group = pods::Group::new(namespace, class);
+        let lease = match leases::acquire(&[wanted::NODES], leases::TURN) {
+            Ok(lease) => lease,
+            Err(error) if error.ends_the_probe() => return Err(error),
+            Err(error) => {
+                let all = [&[cases::NEIGHBOUR, cases::RUNS], &LOOKED_AT[..]].concat();
+                return error.conclusion().leaves_untried(&all);
+            }
+        };
+        let mut group = pods::Group::new(namespace, class, lease.nodes());
         let beside = cases::NEIGHBOUR.check("", |case| group.neighbour(case))?;
         if !beside.is_pass() {
             return beside.leaves_untried(&[&[cases::RUNS], &LOOKED_AT[..]].concat());
@@ -66,7 +74,7 @@ impl Probe for WorkloadSandboxing {
             // Read again in each case, so that what is shown there stands in an answer of its own.
             case.check("", |case| judge(case, &looks.read()?))?;
         }
-        Ok(())
+        lease.release()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::isolation::{MEMORY, NODE_PATHS, first};
 use crate::manifest::{images, settings};
 use karat_sdk::build::PodBuilder;
 use karat_sdk::kube::{Object, wait_for};
+use karat_sdk::leases::LeasedNode;
 use karat_sdk::pods::{Logs, Script};
 use karat_sdk::{Case, Conclusion, Query, Reason, Result, Target, inventory, json, run};
 use std::time::Duration;
@@ -27,6 +28,7 @@ const SCRATCH: &str = "/scratch";
 pub(crate) struct Group {
     namespace: String,
     class: Class,
+    nodes: Vec<LeasedNode>,
     neighbour: Option<Object>,
     pair: Option<(Object, Object)>,
 }
@@ -54,10 +56,12 @@ impl Looks<'_> {
 }
 
 impl Group {
-    pub(crate) fn new(namespace: String, class: Class) -> Group {
+    /// With pods on these nodes only.
+    pub(crate) fn new(namespace: String, class: Class, nodes: &[LeasedNode]) -> Group {
         Group {
             namespace,
             class,
+            nodes: nodes.to_vec(),
             neighbour: None,
             pair: None,
         }
@@ -93,6 +97,7 @@ impl Group {
         ];
         let pod = self.pod(&name, &serving)?;
         let pod = pod.label("karat-neighbour", &name);
+        let pod = pod.pin_to(self.nodes.iter().map(LeasedNode::name));
         let pod = pod.runtime_class(&self.class.name).build();
         let made = self.pods().create(&pod)?;
         case.observe("pod", made.uid());
@@ -140,7 +145,7 @@ impl Group {
         let words = looking(&service);
         let mut pair = Vec::new();
         for (prefix, sandboxed) in [("sandbox", true), ("plain", false)] {
-            let taints = self.taints(&node)?;
+            let taints = self.taints(&node);
             let pod = self.pod(&run::name(prefix), &words)?.pin(&node);
             let mut pod = pod.tolerate(taints.iter().map(String::as_str)).build();
             pod["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}]);
@@ -209,10 +214,9 @@ impl Group {
         })
     }
 
-    fn taints(&self, node: &str) -> Result<Vec<String>> {
-        let nodes = inventory::nodes()?;
-        let found = nodes.into_iter().find(|one| one.name == node);
-        Ok(found.map(|node| node.taints).unwrap_or_default())
+    fn taints(&self, node: &str) -> &[String] {
+        let found = self.nodes.iter().find(|one| one.name() == node);
+        found.map(LeasedNode::taints).unwrap_or_default()
     }
 
     /// The last warning about a pod: what its node says.

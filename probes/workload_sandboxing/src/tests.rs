@@ -281,6 +281,10 @@ fn a_handler_that_the_node_lacks_is_told_in_the_words_of_the_node() {
         false,
         &[],
     );
+    stuck.put(
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+    );
     stuck.put(json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata"}, "handler": "kata"}));
     stuck.controller(|cluster| {
         for pod in cluster.objects("pods") {
