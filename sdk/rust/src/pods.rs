@@ -224,7 +224,15 @@ impl Stream {
     pub fn script(&mut self, timeout: Duration) -> Result<Script> {
         let deadline = Deadline::after(timeout);
         let mut script = Script::default();
-        while let Some(line) = self.line(deadline.left())? {
+        loop {
+            // The time is asked for only where there is something to wait for: one answer may hold hundreds of lines.
+            let line = match self.lines.pop_front() {
+                Some(line) => line,
+                None => match self.line(deadline.left())? {
+                    Some(line) => line,
+                    None => break,
+                },
+            };
             let line = line.trim_end_matches('\r');
             if line == "done=1" {
                 return Ok(script);
