@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
-use crate::node::{AddOn, RuntimeHandler};
+use crate::node::{AddOn, PrometheusSettings, RuntimeHandler};
 use crate::version::KubernetesVersion;
 
 /// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) specs: BTreeMap<String, String>,
     pub(crate) add_ons: BTreeSet<AddOn>,
     pub(crate) devices: Vec<String>,
+    pub(crate) prometheus: PrometheusSettings,
 }
 
 impl Default for Config {
@@ -64,6 +65,7 @@ impl Default for Config {
             specs: BTreeMap::new(),
             add_ons: BTreeSet::new(),
             devices: Vec::new(),
+            prometheus: PrometheusSettings::default(),
         }
     }
 }
@@ -203,6 +205,13 @@ impl ControlPlaneBuilder {
     pub fn devices(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.devices = paths.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Adds Prometheus with a configuration that departs from the usual one.
+    #[must_use]
+    pub fn prometheus(mut self, settings: PrometheusSettings) -> Self {
+        self.config.prometheus = settings;
+        self.with(AddOn::Prometheus)
     }
 
     /// Says what runs the containers of a handler on the real nodes. Without any call `runc` (the default of pods without a
