@@ -43,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) add_ons: BTreeSet<AddOn>,
     pub(crate) devices: Vec<String>,
     pub(crate) prometheus: PrometheusSettings,
+    pub(crate) adapter_flags: Vec<String>,
 }
 
 impl Default for Config {
@@ -66,6 +67,7 @@ impl Default for Config {
             add_ons: BTreeSet::new(),
             devices: Vec::new(),
             prometheus: PrometheusSettings::default(),
+            adapter_flags: Vec::new(),
         }
     }
 }
@@ -196,6 +198,9 @@ impl ControlPlaneBuilder {
     #[must_use]
     pub fn with(mut self, add_on: AddOn) -> Self {
         self.config.add_ons.insert(add_on);
+        if add_on == AddOn::MetricsAdapter {
+            self.config.add_ons.insert(AddOn::Prometheus);
+        }
         self
     }
 
@@ -205,6 +210,14 @@ impl ControlPlaneBuilder {
     pub fn devices(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.devices = paths.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Adds the adapter of metrics with a fault: `--constant=30` gives this value whatever Prometheus says, `--lag=5m` gives values
+    /// that are so old.
+    #[must_use]
+    pub fn faulty_adapter(mut self, flag: impl Into<String>) -> Self {
+        self.config.adapter_flags.push(flag.into());
+        self.with(AddOn::MetricsAdapter)
     }
 
     /// Adds Prometheus with a configuration that departs from the usual one.

@@ -221,6 +221,20 @@ pub(crate) static PROMETHEUS: ModuleSet = ModuleSet {
     }],
 };
 
+/// The adapter is ours, on the library for such adapters.
+pub(crate) static METRICS_ADAPTER: ModuleSet = ModuleSet {
+    name: "metrics-adapter",
+    go_mod: include_str!("../gomods/adapter/go.mod"),
+    go_sum: include_str!("../gomods/adapter/go.sum"),
+    ldflags: "-s -w",
+    programs: &[("metrics-adapter", "./adapter")],
+    sources: &[(
+        "adapter/main.go",
+        include_str!("../gomods/adapter/adapter/main.go"),
+    )],
+    patches: &[],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +270,7 @@ mod tests {
             &GVISOR,
             &DRA_DRIVER,
             &PROMETHEUS,
+            &METRICS_ADAPTER,
         ] {
             for (name, package) in set.programs {
                 let own = package.strip_prefix("./").is_some_and(|folder| {

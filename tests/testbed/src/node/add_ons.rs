@@ -24,11 +24,13 @@ pub enum AddOn {
     DraDriver,
     /// A Prometheus in a pod, which fetches pods that ask for it by annotation: Service `prometheus` in `monitoring`, port 9090.
     Prometheus,
+    /// An adapter that serves what this Prometheus has of pods as `custom.metrics.k8s.io`; Prometheus comes with it.
+    MetricsAdapter,
 }
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::DraDriver, Self::Prometheus];
+    pub const ALL: [Self; 3] = [Self::DraDriver, Self::Prometheus, Self::MetricsAdapter];
 
     /// Its name for people, which is also that of its program.
     #[must_use]
@@ -36,6 +38,7 @@ impl AddOn {
         match self {
             Self::DraDriver => "dra-driver",
             Self::Prometheus => "prometheus",
+            Self::MetricsAdapter => "metrics-adapter",
         }
     }
 }
@@ -71,6 +74,9 @@ impl ControlPlane {
         }
         if self.config.add_ons.contains(&AddOn::Prometheus) {
             self.start_prometheus().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::MetricsAdapter) {
+            self.start_metrics_adapter().await?;
         }
         Ok(())
     }

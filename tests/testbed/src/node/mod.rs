@@ -8,6 +8,8 @@
 
 mod add_ons;
 pub(crate) mod files;
+mod in_pod;
+mod metrics_adapter;
 pub(crate) mod needs;
 pub(crate) mod net;
 mod prometheus;

@@ -1,25 +1,21 @@
 //! The add-on `prometheus`: a real Prometheus in a pod, which discovers pods by the API server and fetches those that ask for it
 //! by annotation.
 //!
-//! It is a pod, and not a process of the host, because the API server's proxy leads to pods only. Its image is the testbed's own
-//! `tool`; the program lies on the node and is mounted. A faulty one is described by [`PrometheusSettings`].
+//! It is a pod, and not a process of the host, because the API server's proxy leads to pods only (`in_pod` has how). A faulty one is
+//! described by [`PrometheusSettings`].
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AddOn;
+use super::in_pod::{DATA, FILES, InPod};
 use crate::control_plane::{ControlPlane, START_DEADLINE};
-use crate::error::{Result, TestbedError};
-use crate::images::TOOL;
+use crate::error::Result;
 
 /// Static objects: account, rights, Service.
 const FIXTURE: &str = "prometheus.yaml";
 /// How often everything is fetched. Clusters wait 15 s to a minute; tests should not.
 const INTERVAL: &str = "2s";
-/// Where the program is mounted.
-const PROGRAM: &str = "/program";
-/// Where its files are mounted.
-const FILES: &str = "/files";
 
 /// How a Prometheus departs from one that fetches every pod with `prometheus.io/scrape`. All fields may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -107,72 +103,19 @@ fn conventional(role: &str) -> Vec<Value> {
 impl ControlPlane {
     pub(super) async fn start_prometheus(&self) -> Result<()> {
         self.apply(FIXTURE).await?;
-        let program = self.programs.path(AddOn::Prometheus.name());
-        let folder = program
-            .parent()
-            .ok_or_else(|| TestbedError::CannotRun {
-                what: AddOn::Prometheus.name().into(),
-                cause: format!("{} is in no folder", program.display()),
-                hint: "this is a mistake of the testbed".into(),
-            })?
-            .display()
-            .to_string();
         let args = [
             format!("--config.file={FILES}/prometheus.yml"),
             format!("--web.config.file={FILES}/web.yml"),
-            "--storage.tsdb.path=/data".to_owned(),
+            format!("--storage.tsdb.path={DATA}"),
             "--storage.tsdb.retention.time=2h".to_owned(),
         ];
-        let named = json!({ "app.kubernetes.io/name": "prometheus" });
-        let objects = [
-            json!({
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": { "name": "prometheus", "namespace": "monitoring" },
-                "data": self.config.prometheus.files(),
-            }),
-            json!({
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": { "name": "prometheus", "namespace": "monitoring", "labels": named },
-                "spec": {
-                    "replicas": 1,
-                    "selector": { "matchLabels": named },
-                    "template": {
-                        "metadata": { "labels": named },
-                        "spec": {
-                            "serviceAccountName": "prometheus",
-                            "terminationGracePeriodSeconds": 1,
-                            // Whatever else stands on nodes, it runs where a kubelet is.
-                            "nodeSelector": { "kubernetes.io/hostname": self.real_nodes().first().map(super::RealNode::name) },
-                            "securityContext": { "runAsUser": 65532, "runAsNonRoot": true },
-                            "containers": [{
-                                "name": "prometheus",
-                                "image": TOOL,
-                                "imagePullPolicy": "Never",
-                                "command": [format!("{PROGRAM}/prometheus")],
-                                "args": args,
-                                "ports": [{ "name": "web", "containerPort": 9090 }],
-                                "readinessProbe": { "tcpSocket": { "port": "web" }, "periodSeconds": 1 },
-                                "volumeMounts": [
-                                    { "name": "program", "mountPath": PROGRAM, "readOnly": true },
-                                    { "name": "files", "mountPath": FILES, "readOnly": true },
-                                    { "name": "data", "mountPath": "/data" },
-                                ],
-                            }],
-                            "volumes": [
-                                { "name": "program", "hostPath": { "path": folder, "type": "Directory" } },
-                                { "name": "files", "configMap": { "name": "prometheus" } },
-                                { "name": "data", "emptyDir": {} },
-                            ],
-                        },
-                    },
-                },
-            }),
-        ];
-        let text: Vec<String> = objects.iter().map(Value::to_string).collect();
-        self.apply_yaml(AddOn::Prometheus.name(), &text.join("\n---\n"))
-            .await?;
+        self.run_in_pod(InPod {
+            add_on: AddOn::Prometheus,
+            args: args.into(),
+            port: 9090,
+            files: self.config.prometheus.files(),
+        })
+        .await?;
         let Some(node) = self.real_nodes().first() else {
             return Ok(());
         };
