@@ -117,12 +117,29 @@ pub async fn run_with_images(
     settings: BTreeMap<String, BTreeMap<String, String>>,
     images: Images,
 ) -> Result<Run> {
+    let grants = Grants::none();
+    run_with(kubeconfig, components, reach, grants, settings, images).await
+}
+
+/// As [`run_set()`], with images of the program.
+///
+/// # Errors
+/// As [`run()`].
+pub async fn run_with(
+    kubeconfig: &Path,
+    components: Vec<Vec<u8>>,
+    reach: Reach,
+    grants: Grants,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    images: Images,
+) -> Result<Run> {
     let engine = Engine::new(&EngineOptions::default())?;
     let probes = components
         .into_iter()
         .map(|bytes| Ok(component::load(&engine, bytes)?))
         .collect::<Result<Vec<Probe>>>()?;
     let more = More {
+        grants,
         settings,
         images,
         ..More::default()

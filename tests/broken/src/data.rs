@@ -25,6 +25,9 @@ pub struct ProbeFile {
     /// Settings of the probe in every run.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// `[[exception]]`s of a grants file, beside all that the probe asks for.
+    #[serde(default)]
+    pub exceptions: Option<String>,
     /// Control planes that only this file names.
     #[serde(default)]
     pub labs: BTreeMap<String, LabData>,
@@ -89,6 +92,9 @@ pub struct LabData {
     /// Devices of the machine that the DRA driver gives out, in place of two harmless ones.
     #[serde(default)]
     pub devices: Vec<String>,
+    /// A Prometheus that departs from the usual one, as YAML text; see [`karat_testbed::PrometheusSettings`].
+    #[serde(default)]
+    pub prometheus: Option<String>,
     /// Runs at one time, for entries that only put a proxy before it. One by default, because runs share capacity.
     #[serde(default)]
     pub together: Option<usize>,

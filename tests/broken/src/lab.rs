@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use karat_testbed::{
-    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, RuntimeHandler, can_run_nodes,
-    gvisor_need, images,
+    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, PrometheusSettings, RuntimeHandler,
+    can_run_nodes, gvisor_need, images,
 };
 
 use crate::data::{Dra, HandlerData, LabData, Runs};
@@ -32,6 +32,16 @@ fn add_on(name: &str) -> Result<AddOn> {
     })
 }
 
+/// The Prometheus that stands beside the nodes, where it is not the usual one.
+fn prometheus(data: &LabData) -> Result<Option<PrometheusSettings>> {
+    let Some(text) = &data.prometheus else {
+        return Ok(None);
+    };
+    ensure!(data.real_nodes > 0, "`prometheus` needs `real-nodes`");
+    let settings = PrometheusSettings::parse(text).map_err(anyhow::Error::msg);
+    settings.context("prometheus").map(Some)
+}
+
 /// What a control plane must obey beyond the form of its data.
 ///
 /// # Errors
@@ -48,6 +58,7 @@ pub fn check(data: &LabData) -> Result<()> {
             || (data.handlers.is_empty() && data.with.is_empty() && data.devices.is_empty()),
         "`handlers`, `with` and `devices` need `real-nodes`"
     );
+    prometheus(data)?;
     for (name, handler) in &data.handlers {
         ensure!(
             handler.flags.is_empty() || handler.runs == Runs::Gvisor,
@@ -143,6 +154,9 @@ pub async fn start(data: &LabData) -> Result<ControlPlane> {
         builder = builder.with(add_on(name)?);
     }
     builder = builder.devices(&data.devices);
+    if let Some(settings) = prometheus(data)? {
+        builder = builder.prometheus(settings);
+    }
     let lab = builder.start().await?;
     for fixture in &data.fixtures {
         lab.apply(fixture).await?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use karat_engine::grant::Grants;
 use karat_engine::images::Images;
 use karat_engine::model::{AttemptRecord, Reason, Verdict};
 use karat_engine::recording::fixture;
@@ -178,10 +179,11 @@ async fn attempt(
     let component = std::fs::read(&file)
         .with_context(|| format!("{}: build it with `cargo xtask probes`", file.display()))?;
     let settings = BTreeMap::from([(entry.probe.clone(), entry.settings.clone())]);
-    let running = runs::run_with_images(
+    let running = runs::run_with(
         kubeconfig,
         vec![component],
         entry.reach,
+        exceptions(entry)?,
         settings,
         around.images.clone(),
     );
@@ -200,6 +202,17 @@ async fn attempt(
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
     Ok((run.record.run.clone(), attempt.clone()))
+}
+
+/// What the operator of an entry opens beside what its probe asks for.
+///
+/// # Errors
+/// If it is no text of a grants file.
+pub(crate) fn exceptions(entry: &Entry) -> Result<Grants> {
+    let Some(text) = &entry.exceptions else {
+        return Ok(Grants::none());
+    };
+    Ok(Grants::parse(text, "exceptions")?)
 }
 
 /// Where the recordings of a probe lie, below the folder of all probes.

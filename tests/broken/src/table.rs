@@ -37,6 +37,8 @@ pub struct Entry {
     pub reach: Reach,
     /// Settings of the probe.
     pub settings: BTreeMap<String, String>,
+    /// Exceptions that its operator makes.
+    pub exceptions: Option<String>,
     /// Name of the recording to keep.
     pub record_as: Option<String>,
     /// Why the fault is not found yet.
@@ -119,6 +121,7 @@ fn entries(file: &ProbeFile, everywhere: &EverywhereFile) -> Result<Vec<Entry>> 
         expect: healthy.expect.clone(),
         reach: file.reach,
         settings: file.settings.clone(),
+        exceptions: file.exceptions.clone(),
         record_as: healthy.record_as.clone(),
         known_miss: None,
         leaves: None,
@@ -183,6 +186,7 @@ fn one(data: &EntryData, base: &Entry, lab: impl Fn(&str) -> Result<LabData>) ->
         expect: data.expect.clone(),
         reach: base.reach,
         settings,
+        exceptions: base.exceptions.clone(),
         record_as: data.record_as.clone(),
         known_miss: data.known_miss.clone(),
         leaves: data.leaves.clone(),
@@ -229,6 +233,7 @@ fn check(entry: &Entry) -> Result<()> {
         crate::place::documents(text)?;
     }
     crate::lab::check(&entry.lab)?;
+    crate::one::exceptions(entry)?;
     ensure!(
         !entry.what.trim().is_empty(),
         "say what is wrong or unusual"

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
-use crate::node::{AddOn, RuntimeHandler};
+use crate::node::{AddOn, PrometheusSettings, RuntimeHandler};
 use crate::version::KubernetesVersion;
 
 /// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) specs: BTreeMap<String, String>,
     pub(crate) add_ons: BTreeSet<AddOn>,
     pub(crate) devices: Vec<String>,
+    pub(crate) prometheus: PrometheusSettings,
+    pub(crate) adapter_flags: Vec<String>,
 }
 
 impl Default for Config {
@@ -64,6 +66,8 @@ impl Default for Config {
             specs: BTreeMap::new(),
             add_ons: BTreeSet::new(),
             devices: Vec::new(),
+            prometheus: PrometheusSettings::default(),
+            adapter_flags: Vec::new(),
         }
     }
 }
@@ -194,6 +198,9 @@ impl ControlPlaneBuilder {
     #[must_use]
     pub fn with(mut self, add_on: AddOn) -> Self {
         self.config.add_ons.insert(add_on);
+        if add_on == AddOn::MetricsAdapter {
+            self.config.add_ons.insert(AddOn::Prometheus);
+        }
         self
     }
 
@@ -203,6 +210,21 @@ impl ControlPlaneBuilder {
     pub fn devices(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.devices = paths.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Adds the adapter of metrics with a fault: `--constant=30` gives this value whatever Prometheus says, `--lag=5m` gives values
+    /// that are so old.
+    #[must_use]
+    pub fn faulty_adapter(mut self, flag: impl Into<String>) -> Self {
+        self.config.adapter_flags.push(flag.into());
+        self.with(AddOn::MetricsAdapter)
+    }
+
+    /// Adds Prometheus with a configuration that departs from the usual one.
+    #[must_use]
+    pub fn prometheus(mut self, settings: PrometheusSettings) -> Self {
+        self.config.prometheus = settings;
+        self.with(AddOn::Prometheus)
     }
 
     /// Says what runs the containers of a handler on the real nodes. Without any call `runc` (the default of pods without a

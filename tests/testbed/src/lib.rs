@@ -46,7 +46,7 @@ pub use control_plane::{ControlPlane, client_of};
 pub use error::{Result, TestbedError};
 pub use gobuild::{Go, cache_dir};
 pub use node::needs::{Need, can_run_nodes, gvisor_need, node_needs};
-pub use node::{AddOn, RealNode, RuntimeHandler};
+pub use node::{AddOn, PrometheusSettings, RealNode, RuntimeHandler};
 pub use pki::{Identity, Pki};
 pub use programs::{Found, Origin, prepare, prepare_nodes, survey, survey_nodes};
 pub use shared::shared;

@@ -13,7 +13,10 @@ use std::process::Command;
 use crate::error::{Result, TestbedError};
 use crate::gobuild::{self, Go, Progress};
 use crate::node::AddOn;
-use crate::version::{CONTAINERD, DNS, DRA_DRIVER, GVISOR, KubernetesVersion, ModuleSet, TOOLS};
+use crate::version::{
+    CONTAINERD, DNS, DRA_DRIVER, GVISOR, KubernetesVersion, METRICS_ADAPTER, ModuleSet, PROMETHEUS,
+    TOOLS,
+};
 
 /// The stage files that make kwok act like a kubelet; plain kwok has none. Paths below kwok's module folder.
 const KWOK_STAGES: [&str; 5] = [
@@ -204,7 +207,15 @@ fn survey_with(
 }
 
 fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
-    let sets = [&TOOLS, &CONTAINERD, &DNS, &GVISOR, &DRA_DRIVER];
+    let sets = [
+        &TOOLS,
+        &CONTAINERD,
+        &DNS,
+        &GVISOR,
+        &DRA_DRIVER,
+        &PROMETHEUS,
+        &METRICS_ADAPTER,
+    ];
     sets.into_iter()
         .chain([version.node_modules])
         .find(|set| set.programs.iter().any(|(n, _)| *n == name))

@@ -199,6 +199,42 @@ pub(crate) static GVISOR: ModuleSet = ModuleSet {
     }],
 };
 
+pub(crate) static PROMETHEUS: ModuleSet = ModuleSet {
+    name: "prometheus",
+    go_mod: include_str!("../gomods/prometheus/go.mod"),
+    go_sum: include_str!("../gomods/prometheus/go.sum"),
+    ldflags: "-s -w -X github.com/prometheus/common/version.Version=3.15.0",
+    programs: &[("prometheus", "./prometheus")],
+    sources: &[(
+        "prometheus/discovery.go",
+        include_str!("../gomods/prometheus/prometheus/discovery.go"),
+    )],
+    // Its main file registers every service discovery, with the clients of all cloud providers; ours names the one that is used.
+    patches: &[Patch {
+        module: "github.com/prometheus/prometheus",
+        from: "cmd/prometheus/main.go",
+        to: "prometheus/main.go",
+        edits: &[(
+            "\t_ \"github.com/prometheus/prometheus/plugins\" // Register plugins.\n",
+            "",
+        )],
+    }],
+};
+
+/// The adapter is ours, on the library for such adapters.
+pub(crate) static METRICS_ADAPTER: ModuleSet = ModuleSet {
+    name: "metrics-adapter",
+    go_mod: include_str!("../gomods/adapter/go.mod"),
+    go_sum: include_str!("../gomods/adapter/go.sum"),
+    ldflags: "-s -w",
+    programs: &[("metrics-adapter", "./adapter")],
+    sources: &[(
+        "adapter/main.go",
+        include_str!("../gomods/adapter/adapter/main.go"),
+    )],
+    patches: &[],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +269,8 @@ mod tests {
             &DNS,
             &GVISOR,
             &DRA_DRIVER,
+            &PROMETHEUS,
+            &METRICS_ADAPTER,
         ] {
             for (name, package) in set.programs {
                 let own = package.strip_prefix("./").is_some_and(|folder| {

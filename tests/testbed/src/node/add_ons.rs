@@ -1,5 +1,5 @@
 //! Programs beside the nodes that a laboratory is asked for by name. They run on the host, as operators run beside a kubelet,
-//! and end with the laboratory.
+//! or in pods where something must reach them; all end with the laboratory.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
@@ -22,17 +22,23 @@ use crate::supervise::{Fate, Launch, describe};
 pub enum AddOn {
     /// A DRA driver with two harmless devices on each real node, and its DeviceClass `test-device.karat.local`.
     DraDriver,
+    /// A Prometheus in a pod, which fetches pods that ask for it by annotation: Service `prometheus` in `monitoring`, port 9090.
+    Prometheus,
+    /// An adapter that serves what this Prometheus has of pods as `custom.metrics.k8s.io`; Prometheus comes with it.
+    MetricsAdapter,
 }
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::DraDriver];
+    pub const ALL: [Self; 3] = [Self::DraDriver, Self::Prometheus, Self::MetricsAdapter];
 
     /// Its name for people, which is also that of its program.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::DraDriver => "dra-driver",
+            Self::Prometheus => "prometheus",
+            Self::MetricsAdapter => "metrics-adapter",
         }
     }
 }
@@ -65,6 +71,12 @@ impl ControlPlane {
     pub(crate) async fn start_add_ons(&self) -> Result<()> {
         if self.config.add_ons.contains(&AddOn::DraDriver) {
             self.start_dra_drivers().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::Prometheus) {
+            self.start_prometheus().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::MetricsAdapter) {
+            self.start_metrics_adapter().await?;
         }
         Ok(())
     }

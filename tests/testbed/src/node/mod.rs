@@ -8,8 +8,11 @@
 
 mod add_ons;
 pub(crate) mod files;
+mod in_pod;
+mod metrics_adapter;
 pub(crate) mod needs;
 pub(crate) mod net;
+mod prometheus;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,6 +38,7 @@ use crate::supervise::{Fate, Launch, describe};
 pub use add_ons::AddOn;
 use files::Plan;
 use needs::{UNSHARE, cni_plugins, program};
+pub use prometheus::PrometheusSettings;
 
 /// Names of the nodes, and of the logs of their first processes.
 const NAMES: [&str; 8] = [

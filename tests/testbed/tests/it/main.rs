@@ -6,4 +6,5 @@ mod fixtures;
 mod images;
 mod killed;
 mod node;
+mod prometheus;
 mod proxy;
