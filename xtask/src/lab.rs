@@ -75,7 +75,7 @@ pub(crate) struct UpArgs {
     /// How many real nodes, with `--lab node`
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     real_nodes: u8,
-    /// Program beside the real nodes, with `--lab node`: dra-driver; repeatable
+    /// Program beside the cluster: kueue, jobset, lws, trainer, or dra-driver with `--lab node`; repeatable
     #[arg(long = "with", value_name = "NAME", value_parser = add_on)]
     with: Vec<AddOn>,
     /// Served versions of resource.k8s.io
@@ -227,6 +227,16 @@ pub(crate) fn prepare_nodes() -> Result<()> {
     )
 }
 
+/// The same for programs beside the cluster.
+pub(crate) fn prepare_add_ons(add_ons: &[AddOn]) -> Result<()> {
+    step("add-ons", "`cargo xtask testbed doctor`", || {
+        karat_testbed::prepare_add_ons(KubernetesVersion::default(), add_ons, |line| {
+            say(&format!("    {line}"))
+        })?;
+        Ok(())
+    })
+}
+
 /// `cargo xtask images`.
 pub(crate) fn images() -> Result<ExitCode> {
     let images = step("images", "`cargo xtask testbed doctor`", || {
@@ -264,6 +274,9 @@ fn up(args: &UpArgs) -> Result<()> {
             "start control plane and real nodes"
         }
     };
+    if !args.with.is_empty() {
+        prepare_add_ons(&args.with)?;
+    }
     let lab = step(title, "`cargo xtask testbed doctor`", || {
         start_supervisor(args)
     })?;
