@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use karat_testbed::{
     AddOn, ControlPlane, ControlPlaneBuilder, DraApi, Found, Go, KubernetesVersion, Origin,
-    can_run_nodes, gvisor_need, named, node_needs, survey, survey_nodes,
+    can_run_nodes, gvisor_need, named, node_needs, survey, survey_add_ons, survey_nodes,
 };
 
 use crate::say::{data, say};
@@ -75,7 +75,7 @@ pub(crate) struct UpArgs {
     /// How many real nodes, with `--lab node`
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     real_nodes: u8,
-    /// Program beside the cluster: kueue, jobset, lws, trainer, or dra-driver with `--lab node`; repeatable
+    /// Program beside the cluster: kueue, jobset, lws, trainer; with `--lab node` also dra-driver; repeatable
     #[arg(long = "with", value_name = "NAME", value_parser = add_on)]
     with: Vec<AddOn>,
     /// Served versions of resource.k8s.io
@@ -235,6 +235,13 @@ pub(crate) fn prepare_add_ons(add_ons: &[AddOn]) -> Result<()> {
         })?;
         Ok(())
     })
+}
+
+/// Those that run in every laboratory, which tests and tables start.
+pub(crate) fn prepare_operators() -> Result<()> {
+    let add_ons = AddOn::ALL.into_iter();
+    let operators: Vec<AddOn> = add_ons.filter(|a| !a.needs_real_nodes()).collect();
+    prepare_add_ons(&operators)
 }
 
 /// `cargo xtask images`.
@@ -446,6 +453,12 @@ fn doctor() -> Result<ExitCode> {
     }
     line(cfg!(target_os = "linux"), "system", std::env::consts::OS);
     doctor_nodes(go_new, version);
+    data("for add-ons (`--with NAME`):");
+    for program in &survey_add_ons(version) {
+        let (there, note) = origin(program, go_new, version);
+        let mark = if there { "ok  " } else { "no  " };
+        data(&format!("{mark} {}: {note}", program.name));
+    }
     Ok(if fine {
         ExitCode::SUCCESS
     } else {

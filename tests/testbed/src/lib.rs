@@ -41,6 +41,7 @@ mod supervise;
 mod version;
 
 pub use add_ons::AddOn;
+pub use add_ons::controllers::pause_process;
 pub use apply::{Applied, apply_yaml, fixture_path};
 pub use components::Component;
 pub use config::{ControlPlaneBuilder, DraApi};

@@ -314,17 +314,30 @@ impl ControlPlane {
         }
     }
 
+    /// Waits until every kind is established, and until the server lists it: right after that it says for a moment that its
+    /// storage is being initialised.
     async fn wait_established(&self, controller: &Controller, definitions: &[Value]) -> Result<()> {
+        let client = self.client().await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
             "apiextensions.k8s.io",
             "v1",
             "CustomResourceDefinition",
         ));
-        let api: Api<DynamicObject> = Api::all_with(self.client().await?, &kind);
-        for name in definitions
-            .iter()
-            .filter_map(|d| d["metadata"]["name"].as_str())
-        {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        for definition in definitions {
+            let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str);
+            let name = text("/metadata/name").unwrap_or_default();
+            let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
+            let versions = definition["spec"]["versions"].as_array();
+            let lists: Vec<String> = versions
+                .into_iter()
+                .flatten()
+                .filter(|version| version["served"] == true)
+                .filter_map(|version| {
+                    let version = version["name"].as_str()?;
+                    Some(format!("/apis/{}/{version}/{}?limit=1", group?, plural?))
+                })
+                .collect();
             self.wait(
                 &format!("{name} is established"),
                 &self.controller_log(controller),
@@ -335,11 +348,16 @@ impl ControlPlane {
                     let so = conditions.into_iter().flatten().any(|condition| {
                         condition["type"] == "Established" && condition["status"] == "True"
                     });
-                    if so {
-                        Ok(())
-                    } else {
-                        Err("not yet".to_owned())
+                    if !so {
+                        return Err("not yet".to_owned());
                     }
+                    for list in &lists {
+                        let request = http::Request::get(list).body(Vec::new());
+                        let request = request.map_err(|e| e.to_string())?;
+                        let answer = client.request_text(request).await;
+                        answer.map_err(|e| e.to_string())?;
+                    }
+                    Ok(())
                 },
             )
             .await?;
@@ -458,19 +476,14 @@ impl ControlPlane {
 
     fn signal_add_on(&self, add_on: AddOn, signal: Signal) -> Result<()> {
         let controller = controller(add_on)?;
-        let failed = |cause: String| TestbedError::CannotRun {
-            what: format!("signal to {}", controller.name),
-            cause,
-            hint: "start it first".into(),
-        };
         match self.supervisor.fate(controller.name)? {
             // While its parent lives, the number cannot belong to anybody else.
-            Fate::Running(pid) => i32::try_from(pid)
-                .ok()
-                .and_then(Pid::from_raw)
-                .ok_or_else(|| failed(format!("process id {pid}")))
-                .and_then(|pid| kill_process(pid, signal).map_err(|e| failed(e.to_string()))),
-            _ => Err(failed("it does not run".into())),
+            Fate::Running(pid) => send(pid, signal),
+            _ => Err(TestbedError::CannotRun {
+                what: format!("signal to {}", controller.name),
+                cause: "it does not run".into(),
+                hint: "start it first".into(),
+            }),
         }
     }
 
@@ -513,6 +526,27 @@ impl ControlPlane {
         self.stopped_add_ons
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Suspends a process of a laboratory (SIGSTOP), for who has only its number.
+///
+/// # Errors
+/// There is no such process.
+pub fn pause_process(pid: u32) -> Result<()> {
+    send(pid, Signal::STOP)
+}
+
+fn send(pid: u32, signal: Signal) -> Result<()> {
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let sent = process.map(|process| kill_process(process, signal));
+    match sent {
+        Some(Ok(())) => Ok(()),
+        Some(Err(source)) => Err(TestbedError::Io {
+            path: format!("process {pid}").into(),
+            source: source.into(),
+        }),
+        None => Err(TestbedError::Stopped),
     }
 }
 
