@@ -103,6 +103,7 @@ fn solution(case: &Case, discovery: &Discovery, namespace: &str) -> Result<(Conc
         }
         return Ok(match kueue {
             Served::Known(version) => {
+                case.observe("server version", &discovery.version().git_version);
                 case.observe("solution", "Kueue");
                 let adapter = Kueue::new(version, namespace, queue);
                 adapter.look(case)?;

@@ -25,6 +25,9 @@ pub struct ProbeFile {
     /// Settings of the probe in every run.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// `[[exception]]`s of a grants file, beside all that the probe asks for.
+    #[serde(default)]
+    pub exceptions: Option<String>,
     /// Control planes that only this file names.
     #[serde(default)]
     pub labs: BTreeMap<String, LabData>,
@@ -77,6 +80,12 @@ pub struct LabData {
     /// Objects that are there from the beginning, as YAML text.
     #[serde(default)]
     pub objects: Option<String>,
+    /// Programs beside the real nodes, such as `dra-driver`, and operators, such as `kueue`.
+    #[serde(default)]
+    pub with: Vec<String>,
+    /// What the configuration files of operators say differently, by name, as YAML text.
+    #[serde(default)]
+    pub with_config: BTreeMap<String, String>,
     /// Runs at one time, for entries that only put a proxy before it. One by default, because runs share capacity.
     #[serde(default)]
     pub together: Option<usize>,
@@ -186,6 +195,9 @@ pub struct Make {
     /// What must be so before the run begins.
     #[serde(default)]
     pub until: Vec<Until>,
+    /// Operators of the control plane that do not run meanwhile.
+    #[serde(default)]
+    pub down: Vec<String>,
     /// Controllers that do something while the probe runs.
     #[serde(default)]
     pub controllers: Vec<ActorData>,
@@ -208,6 +220,7 @@ impl Make {
             || self.objects.is_some()
             || self.crowd.is_some()
             || !self.controllers.is_empty()
+            || !self.down.is_empty()
     }
 
     /// This, and then the other.
@@ -221,6 +234,7 @@ impl Make {
             objects: (!objects.is_empty()).then(|| objects.join("\n---\n")),
             crowd: other.crowd.or(self.crowd),
             until: [self.until.clone(), other.until.clone()].concat(),
+            down: [self.down.clone(), other.down.clone()].concat(),
             controllers: [self.controllers.clone(), other.controllers.clone()].concat(),
             version: other.version.clone().or_else(|| self.version.clone()),
             proxy: [other.proxy.clone(), self.proxy.clone()].concat(),

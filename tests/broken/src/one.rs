@@ -133,8 +133,15 @@ async fn looked_at(
         .map_or_else(|| lab.kubeconfig(), |proxy| proxy.kubeconfig().to_owned());
     let client = lab.client().await?;
     let mut acting = Vec::new();
+    let mut paused = Vec::new();
     for controller in &entry.make.controllers {
-        acting.push(actors::start(client.clone(), controller).await?);
+        let mut controller = controller.clone();
+        if let Some(name) = &controller.pause {
+            let add_on = crate::lab::add_on(name)?;
+            controller.pid = lab.add_on_pid(add_on);
+            paused.push(add_on);
+        }
+        acting.push(actors::start(client.clone(), &controller).await?);
     }
     let run = attempt(&kubeconfig, entry, around).await;
     let mut notes = Vec::new();
@@ -145,6 +152,9 @@ async fn looked_at(
                 .with_context(|| format!("{}: take away what it made", actor.label()))?;
         }
         notes.extend(did(&actor));
+    }
+    for add_on in paused {
+        lab.resume_add_on(add_on).await?;
     }
     notes.extend(unused(&proxies, entry));
     // Its drop waits for a thread, and so must not happen on one of the runtime's.
@@ -169,7 +179,7 @@ async fn attempt(
         kubeconfig,
         vec![component],
         entry.reach,
-        Grants::none(),
+        exceptions(entry)?,
         settings,
     );
     let run = tokio::time::timeout(DEADLINE, running)
@@ -187,6 +197,17 @@ async fn attempt(
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
     Ok((run.record.run.clone(), attempt.clone()))
+}
+
+/// What the operator of an entry opens beside what its probe asks for.
+///
+/// # Errors
+/// If it is no text of a grants file.
+pub(crate) fn exceptions(entry: &Entry) -> Result<Grants> {
+    let Some(text) = &entry.exceptions else {
+        return Ok(Grants::none());
+    };
+    Ok(Grants::parse(text, "exceptions")?)
 }
 
 /// Where the recordings of a probe lie, below the folder of all probes.

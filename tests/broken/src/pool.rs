@@ -193,6 +193,7 @@ mod tests {
             expect: crate::data::Expect::default(),
             reach: karat_engine::model::Reach::Read,
             settings: BTreeMap::new(),
+            exceptions: None,
             record_as: None,
             known_miss: None,
             leaves: None,

@@ -37,6 +37,8 @@ pub struct Entry {
     pub reach: Reach,
     /// Settings of the probe.
     pub settings: BTreeMap<String, String>,
+    /// Exceptions that its operator makes.
+    pub exceptions: Option<String>,
     /// Name of the recording to keep.
     pub record_as: Option<String>,
     /// Why the fault is not found yet.
@@ -119,6 +121,7 @@ fn entries(file: &ProbeFile, everywhere: &EverywhereFile) -> Result<Vec<Entry>> 
         expect: healthy.expect.clone(),
         reach: file.reach,
         settings: file.settings.clone(),
+        exceptions: file.exceptions.clone(),
         record_as: healthy.record_as.clone(),
         known_miss: None,
         leaves: None,
@@ -183,6 +186,7 @@ fn one(data: &EntryData, base: &Entry, lab: impl Fn(&str) -> Result<LabData>) ->
         expect: data.expect.clone(),
         reach: base.reach,
         settings,
+        exceptions: base.exceptions.clone(),
         record_as: data.record_as.clone(),
         known_miss: data.known_miss.clone(),
         leaves: data.leaves.clone(),
@@ -228,9 +232,14 @@ fn check(entry: &Entry) -> Result<()> {
     for text in entry.lab.objects.iter().chain(&entry.make.objects) {
         crate::place::documents(text)?;
     }
+    crate::one::exceptions(entry)?;
     for program in entry.lab.args.keys() {
         crate::lab::component(program)?;
     }
+    for name in entry.lab.with.iter().chain(&entry.make.down) {
+        crate::lab::add_on(name)?;
+    }
+    crate::lab::add_on_configs(&entry.lab)?;
     ensure!(
         !entry.what.trim().is_empty(),
         "say what is wrong or unusual"

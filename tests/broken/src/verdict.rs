@@ -192,6 +192,7 @@ mod tests {
             expect: serde_yaml_ng::from_str(expect).unwrap(),
             reach: karat_engine::model::Reach::Read,
             settings: std::collections::BTreeMap::new(),
+            exceptions: None,
             record_as: None,
             known_miss: None,
             leaves: None,
