@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use karat_testbed::{
     AddOn, ControlPlane, ControlPlaneBuilder, DraApi, Found, Go, KubernetesVersion, Origin,
-    can_run_nodes, gvisor_need, named, node_needs, survey, survey_nodes,
+    can_run_nodes, gvisor_need, named, node_needs, survey, survey_add_ons, survey_nodes,
 };
 
 use crate::say::{data, say};
@@ -75,7 +75,7 @@ pub(crate) struct UpArgs {
     /// How many real nodes, with `--lab node`
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     real_nodes: u8,
-    /// Program beside the real nodes, with `--lab node`: dra-driver, prometheus, metrics-adapter; repeatable
+    /// Program beside the cluster: kueue, jobset, lws, trainer; with `--lab node` also dra-driver, prometheus, metrics-adapter; repeatable
     #[arg(long = "with", value_name = "NAME", value_parser = add_on)]
     with: Vec<AddOn>,
     /// Served versions of resource.k8s.io
@@ -227,6 +227,23 @@ pub(crate) fn prepare_nodes() -> Result<()> {
     )
 }
 
+/// The same for programs beside the cluster.
+pub(crate) fn prepare_add_ons(add_ons: &[AddOn]) -> Result<()> {
+    step("add-ons", "`cargo xtask testbed doctor`", || {
+        karat_testbed::prepare_add_ons(KubernetesVersion::default(), add_ons, |line| {
+            say(&format!("    {line}"))
+        })?;
+        Ok(())
+    })
+}
+
+/// Those that run in every laboratory, which tests and tables start.
+pub(crate) fn prepare_operators() -> Result<()> {
+    let add_ons = AddOn::ALL.into_iter();
+    let operators: Vec<AddOn> = add_ons.filter(|a| !a.needs_real_nodes()).collect();
+    prepare_add_ons(&operators)
+}
+
 /// `cargo xtask images`.
 pub(crate) fn images() -> Result<ExitCode> {
     let images = step("images", "`cargo xtask testbed doctor`", || {
@@ -264,6 +281,9 @@ fn up(args: &UpArgs) -> Result<()> {
             "start control plane and real nodes"
         }
     };
+    if !args.with.is_empty() {
+        prepare_add_ons(&args.with)?;
+    }
     let lab = step(title, "`cargo xtask testbed doctor`", || {
         start_supervisor(args)
     })?;
@@ -433,6 +453,12 @@ fn doctor() -> Result<ExitCode> {
     }
     line(cfg!(target_os = "linux"), "system", std::env::consts::OS);
     doctor_nodes(go_new, version);
+    data("for add-ons (`--with NAME`):");
+    for program in &survey_add_ons(version) {
+        let (there, note) = origin(program, go_new, version);
+        let mark = if there { "ok  " } else { "no  " };
+        data(&format!("{mark} {}: {note}", program.name));
+    }
     Ok(if fine {
         ExitCode::SUCCESS
     } else {

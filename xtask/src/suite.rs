@@ -21,6 +21,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     // First and alone: compiling Kubernetes and Rust at the same time starves both on a small machine.
     lab::prepare()?;
     lab::prepare_nodes()?;
+    lab::prepare_operators()?;
     probes::build_all()?;
     let (totals, ended_well) = cargo_test(args)?;
     totals.print();

@@ -350,7 +350,209 @@ fn a_gap_begins_the_window_again() {
     run.assert_passed(&REQUIRED);
 }
 
+/// A Kueue. Default: as it should be.
+#[derive(Clone, Copy, Debug, Default)]
+struct FakeKueue {
+    /// Admits whatever the quota is.
+    is_generous: bool,
+    /// Makes no Workload of a Job.
+    is_idle: bool,
+    /// Somebody starts Jobs although Kueue does not manage them.
+    is_bypassed: bool,
+    /// Its webhook cannot be called.
+    is_down: bool,
+}
+
+impl FakeKueue {
+    fn cluster(self) -> FakeCluster {
+        let mut cluster = FakeCluster::new("v1.37.0");
+        gang::install(&mut cluster, &["v1beta1"]);
+        for name in ["n0", "n1"] {
+            gang::node(&mut cluster, name, GPU, 2);
+        }
+        let kueue = "kueue.x-k8s.io";
+        for (plural, kind, local) in [
+            ("resourceflavors", "ResourceFlavor", false),
+            ("clusterqueues", "ClusterQueue", false),
+            ("localqueues", "LocalQueue", true),
+            ("workloads", "Workload", true),
+        ] {
+            let versions = ["v1beta2", "v1beta1"];
+            cluster.serve(kueue, &versions, plural, kind, local, &["status"]);
+        }
+        cluster.serve("batch", &["v1"], "jobs", "Job", true, &["status"]);
+        if self.is_down {
+            cluster.refuse("resourceflavors", |_| {
+                let text = "Internal error occurred: failed calling webhook \"mresourceflavor.kb.io\": connection refused";
+                Some((500, text.into()))
+            });
+        }
+        cluster.controller(move |cluster| self.work(cluster));
+        Scheduler::default().start(&mut cluster);
+        cluster
+    }
+
+    fn work(self, cluster: &mut FakeCluster) {
+        for (resource, namespace) in [("clusterqueues", ""), ("localqueues", SPACE)] {
+            for queue in cluster.objects(resource) {
+                let generation = queue["metadata"]["generation"].clone();
+                let name = queue["metadata"]["name"].as_str().unwrap();
+                cluster.change(resource, namespace, name, |queue| {
+                    queue["status"]["conditions"] = json!([{"type": "Active", "status": "True", "observedGeneration": generation}]);
+                });
+            }
+        }
+        let queues = cluster.objects("clusterqueues");
+        let quota = queues.first().map_or(0, |queue| {
+            let quota = &queue["spec"]["resourceGroups"][0]["flavors"][0]["resources"][0];
+            quota["nominalQuota"]
+                .as_str()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        });
+        for job in cluster.objects("jobs") {
+            let name = job["metadata"]["name"].as_str().unwrap().to_owned();
+            if !job["metadata"]["deletionTimestamp"].is_null() {
+                continue;
+            }
+            let count = job["spec"]["parallelism"].as_u64().unwrap();
+            let fits = count <= quota || self.is_generous;
+            if !self.is_idle {
+                let (status, reason, message) = if fits {
+                    ("True", "QuotaReserved", "")
+                } else {
+                    (
+                        "False",
+                        "Pending",
+                        "insufficient quota for vendor.example/gpu",
+                    )
+                };
+                let workload = json!({
+                    "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload",
+                    "metadata": {"name": format!("job-{name}"), "namespace": SPACE, "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": true}]},
+                    "spec": {},
+                });
+                if cluster
+                    .object("workloads", SPACE, &format!("job-{name}"))
+                    .is_null()
+                {
+                    cluster.put(workload);
+                }
+                cluster.change("workloads", SPACE, &format!("job-{name}"), |workload| {
+                    workload["status"]["conditions"] = json!([{"type": "QuotaReserved", "status": status, "reason": reason, "message": message}]);
+                });
+            }
+            if (fits && !self.is_idle) || self.is_bypassed {
+                for at in 0..count {
+                    let pod = format!("{name}-{at}");
+                    if cluster.object("pods", SPACE, &pod).is_null() {
+                        let template = &job["spec"]["template"];
+                        cluster.put(json!({
+                            "apiVersion": "v1", "kind": "Pod",
+                            "metadata": {"name": pod, "namespace": SPACE, "labels": template["metadata"]["labels"],
+                                "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": true}]},
+                            "spec": with_requests(&template["spec"]), "status": {"phase": "Pending"},
+                        }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Requests of extended resources are their limits, as an API server fills them in.
+fn with_requests(spec: &karat_sdk::Value) -> karat_sdk::Value {
+    let mut spec = spec.clone();
+    let resources = &mut spec["containers"][0]["resources"];
+    let limits = resources["limits"].clone();
+    for (name, amount) in limits.as_object().into_iter().flatten() {
+        resources["requests"][name] = amount.clone();
+    }
+    spec
+}
+
+#[test]
+fn kueue_comes_first_and_its_quota_follows_what_is_free() {
+    let run = run(FakeKueue::default().cluster());
+    assert_eq!(run.result, Ok(()));
+    run.assert_passed(&REQUIRED);
+    assert_eq!(run.observed("solution", "solution"), Some("Kueue"));
+    assert_eq!(run.observed("solution", "version used"), Some("v1beta2"));
+    run.assert_earned();
+    for resource in [
+        "jobs",
+        "pods",
+        "localqueues",
+        "clusterqueues",
+        "resourceflavors",
+    ] {
+        assert!(run.cluster.objects(resource).is_empty(), "{resource}");
+    }
+}
+
+#[test]
+fn a_setting_passes_kueue_over() {
+    let settings = [("solution", "workload-api")];
+    let cluster = FakeKueue::default().cluster();
+    let run = testing::run_with::<GangScheduling>(manifest::TEXT, cluster, &settings);
+    run.assert_passed(&REQUIRED);
+    assert_eq!(run.observed("solution", "solution"), Some("Workload API"));
+}
+
+#[test]
+fn kueue_that_admits_too_much_fails() {
+    let generous = FakeKueue {
+        is_generous: true,
+        ..FakeKueue::default()
+    };
+    let run = run(generous.cluster());
+    run.assert_passed(&["together"]);
+    run.assert_failed(
+        "none-starts",
+        "3 of 4 pods of the group started all the same",
+    );
+}
+
+#[test]
+fn kueue_that_is_not_at_work_is_no_fail() {
+    let idle = FakeKueue {
+        is_idle: true,
+        ..FakeKueue::default()
+    };
+    run(idle.cluster()).assert_unknown_with("together", Reason::Deadline, "nobody decided");
+    let bypassed = FakeKueue {
+        is_bypassed: true,
+        ..idle
+    };
+    run(bypassed.cluster()).assert_unknown("together", Reason::FeatureGateOff);
+    let down = FakeKueue {
+        is_down: true,
+        ..FakeKueue::default()
+    };
+    run(down.cluster()).assert_unknown_with(
+        "together",
+        Reason::Deadline,
+        "its webhook does not answer",
+    );
+}
+
+#[test]
+fn a_queue_that_is_too_small_is_no_fail() {
+    let mut cluster = FakeKueue::default().cluster();
+    cluster.put(json!({
+        "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ClusterQueue", "metadata": {"name": "shared"},
+        "spec": {"resourceGroups": [{"flavors": [{"name": "f", "resources": [{"name": GPU, "nominalQuota": "1"}]}]}]},
+    }));
+    let run = testing::run_with::<GangScheduling>(manifest::TEXT, cluster, &[("queue", "shared")]);
+    run.assert_unknown("together", Reason::InsufficientCapacity);
+    assert_eq!(run.cluster.objects("clusterqueues").len(), 1);
+}
+
 #[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
+    testing::assert_faults_are_no_fail::<GangScheduling>(manifest::TEXT, || {
+        FakeKueue::default().cluster()
+    });
     testing::assert_faults_are_no_fail::<GangScheduling>(manifest::TEXT, healthy);
 }

@@ -3,7 +3,8 @@
 //! An adapter knows names and fields of one solution and decides nothing. Members of a group carry the label [`GROUP`], so
 //! pods are found alike whether the adapter creates them or a controller does.
 
-use karat_sdk::{Object, Query, Result, Value};
+use crate::room::Room;
+use karat_sdk::{Conclusion, Object, Query, Result, Value};
 
 /// Label of every pod of a group, with the group's name.
 pub const GROUP: &str = "gang/group";
@@ -35,17 +36,23 @@ pub trait Adapter {
     /// Its name and the API version that is spoken.
     fn describe(&self) -> String;
 
-    /// Makes the queues that groups need, with room for so many pods; nothing for a solution that looks at nodes alone.
+    /// Makes the queues that groups need, with a quota of what fits; nothing for a solution that looks at nodes alone. Gives a
+    /// conclusion when there can be none.
     ///
     /// # Errors
-    /// Those of the server and of the door.
-    fn prepare(&self, pods: u64) -> Result<()>;
+    /// Those after which nothing can go on.
+    fn prepare(&self, _: &Room) -> Result<Option<Conclusion>> {
+        Ok(None)
+    }
 
-    /// Changes the quota of what [`Adapter::prepare`] made.
+    /// Changes the quota of what [`Adapter::prepare`] made to so many pods, and waits until that is in force. Gives a conclusion
+    /// when it cannot.
     ///
     /// # Errors
-    /// Those of the server and of the door.
-    fn set_quota(&self, pods: u64) -> Result<()>;
+    /// Those after which nothing can go on.
+    fn set_quota(&self, _: &Room, _pods: u64) -> Result<Option<Conclusion>> {
+        Ok(None)
+    }
 
     /// Creates the group's own objects and gives the minimum as the server stored it.
     ///
@@ -71,4 +78,27 @@ pub trait Adapter {
     /// # Errors
     /// Those of the server and of the door.
     fn remove(&self, group: &str) -> Result<()>;
+
+    /// Whether it counts quota and not places on nodes, and pods of a group that is held back do not exist.
+    fn by_quota(&self) -> bool {
+        false
+    }
+
+    /// Whether its quota is that of [`Adapter::prepare`], and not somebody else's.
+    fn owns_quota(&self) -> bool {
+        true
+    }
+
+    /// Whether pods of its groups may ask for devices by claims.
+    fn takes_claims(&self) -> bool {
+        true
+    }
+
+    /// Removes what [`Adapter::prepare`] made. What stays is removed by the engine.
+    ///
+    /// # Errors
+    /// Those after which nothing can go on.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
 }

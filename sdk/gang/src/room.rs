@@ -68,11 +68,16 @@ pub fn lease() -> Result<Lease> {
 pub type Found = std::result::Result<Room, (Reason, String)>;
 
 impl Room {
-    /// Looks for the scarce thing on the nodes of a lease: devices, else an extended resource, else CPU.
+    /// Looks for the scarce thing on the nodes of a lease: devices, if `claims` may be used, else an extended resource, else CPU.
     ///
     /// # Errors
     /// Those of the server and of the door.
-    pub fn find(discovery: &Discovery, namespace: &str, lease: &Lease) -> Result<Found> {
+    pub fn find(
+        discovery: &Discovery,
+        namespace: &str,
+        lease: &Lease,
+        claims: bool,
+    ) -> Result<Found> {
         let nodes: Vec<Node> = inventory::nodes()?
             .into_iter()
             .filter(|node| lease.has(&node.name))
@@ -84,7 +89,7 @@ impl Room {
         }
         let mut reason = Reason::NoAccelerator;
         // A version from the future is no reason to give up: there are other scarce things.
-        if let Ok(Some(version)) = DraVersion::newest(discovery) {
+        if claims && let Ok(Some(version)) = DraVersion::newest(discovery) {
             let found = devices::read(version, &run::id())?;
             let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
             if let Some((class, counts)) = found.most_of_one_class(&names) {

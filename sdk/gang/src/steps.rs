@@ -21,6 +21,9 @@ const NAP: &str = "20";
 /// How long the other pods would sleep; they are deleted before.
 const LONG: &str = "540";
 
+/// How long a decision may be told later than what came of it.
+const DECIDED: Duration = Duration::from_secs(5);
+
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
@@ -91,7 +94,8 @@ impl<'a> Gang<'a> {
         let mut lease = None;
         let said = needs.room.check("", |case| {
             let lease = lease.insert(room::lease()?);
-            Ok(match Room::find(discovery, &namespace, lease)? {
+            let claims = adapter.takes_claims();
+            Ok(match Room::find(discovery, &namespace, lease, claims)? {
                 Ok(found) => {
                     found.show(case);
                     room = Some(found);
@@ -158,6 +162,9 @@ impl<'a> Gang<'a> {
     /// Those of the server and of the door.
     pub fn together(&self, case: &Case) -> Result<Conclusion> {
         let count = self.room.fits().min(SMALL);
+        if let Some(conclusion) = self.adapter.prepare(&self.room)? {
+            return Ok(conclusion);
+        }
         self.room.prepare(self.room.size)?;
         let group = self.group("together", count, self.room.size, !self.room.played);
         case.observe("pods of the group", count);
@@ -167,6 +174,11 @@ impl<'a> Gang<'a> {
             None => self.all_run(case, &mut seen, &group, self.waits.start)?,
         };
         let result = if result.is_pass() {
+            self.was_decided(&mut seen, &group)?
+        } else {
+            result
+        };
+        let result = if result.is_pass() {
             self.all_end(case, &mut seen, &group)?
         } else {
             result
@@ -174,6 +186,24 @@ impl<'a> Gang<'a> {
         let result = self.clear(&mut seen, &[&group], &[], result)?;
         seen.close();
         Ok(result)
+    }
+
+    /// Pods that a solution lets exist run because it said so. Where it says nothing, somebody else started them.
+    fn was_decided(&self, seen: &mut Watching<'_>, group: &Group) -> Result<Conclusion> {
+        if !self.adapter.by_quota() {
+            return Ok(Conclusion::Pass);
+        }
+        let said = seen.until(DECIDED, |seen| seen.decision(&group.name))?;
+        Ok(match said {
+            Some(_) => Conclusion::Pass,
+            None => Conclusion::unknown(
+                Reason::FeatureGateOff,
+                format!(
+                    "all pods ran, and {} decided nothing about them: it does not manage their owner in this namespace; look at its integrations and its namespace selector",
+                    self.adapter.describe()
+                ),
+            ),
+        })
     }
 
     /// Waits until all pods of a group run.
@@ -237,11 +267,18 @@ impl<'a> Gang<'a> {
             return Ok(Conclusion::unknown(
                 Reason::Deadline,
                 format!(
-                    "nobody decided about the group within {seconds} s; is the scheduler at work?"
+                    "nobody decided about the group within {seconds} s; is {} at work, and does it manage this namespace?",
+                    self.adapter.describe()
                 ),
             ));
         }
         let said = match decision {
+            Some(Decision::Rejected(said) | Decision::Trouble(said))
+                if !self.adapter.owns_quota() && tally.bound == 0 =>
+            {
+                let text = format!("the queue that was named does not let the group start: {said}");
+                return Ok(Conclusion::unknown(Reason::InsufficientCapacity, text));
+            }
             Some(Decision::Rejected(said) | Decision::Trouble(said)) => said,
             Some(Decision::Admitted) => "it says that the group was admitted".to_owned(),
             None => "it says nothing about the group".to_owned(),
@@ -330,6 +367,10 @@ impl<'a> Gang<'a> {
                 ),
             });
         }
+        // Quota and free places are equal again, else a group that starts in part would be the quota's doing.
+        if let Some(conclusion) = self.adapter.set_quota(&self.room, count - 1)? {
+            return Ok(conclusion);
+        }
         case.observe("pods that fit without the placeholder", count);
         case.observe("pods of the group", count);
         let group = self.group("lacking", count, self.room.size, false);
@@ -403,7 +444,8 @@ impl<'a> Gang<'a> {
                 case.observe("quiet window", format!("{} s", self.waits.quiet.as_secs()));
                 let pods: Vec<_> = seen.members(name).map(|member| member.pod.uid()).collect();
                 case.observe("pods watched", pods.len());
-                if seen.tally(name).gone > 0 || (pods.len() as u64) < group.count {
+                let fewer = (pods.len() as u64) < group.count && !self.adapter.by_quota();
+                if seen.tally(name).gone > 0 || fewer {
                     return Ok(Conclusion::unknown(
                         Reason::CompetingWorkload,
                         "pods of the group went away during the window; somebody deletes them",
@@ -442,6 +484,11 @@ impl<'a> Gang<'a> {
         }))
     }
 
+    /// Whether pods of a group stay until they are deleted. Played pods that a Job owns end at once, and give back what they held.
+    pub fn pods_stay(&self) -> bool {
+        !(self.room.played && self.adapter.by_quota())
+    }
+
     /// The missing place is given back: the whole group starts.
     ///
     /// # Errors
@@ -450,7 +497,10 @@ impl<'a> Gang<'a> {
         let mut seen = self.watch()?;
         let began = clock::elapsed();
         self.pods().delete(&held.placeholder)?;
-        self.adapter.set_quota(held.group.count)?;
+        let quota = self.adapter.set_quota(&self.room, held.group.count)?;
+        if let Some(conclusion) = quota {
+            return self.clear(&mut seen, &[&held.group], &[], conclusion);
+        }
         let conclusion = self.all_run(case, &mut seen, &held.group, self.waits.release)?;
         if conclusion.is_pass() {
             let took = clock::elapsed().saturating_sub(began);
@@ -511,6 +561,12 @@ impl<'a> Gang<'a> {
 
     fn remove(&self, seen: &mut Watching<'_>, groups: &[&Group], pods: &[&str]) -> Result<bool> {
         let mut names: Vec<String> = pods.iter().map(|name| (*name).to_owned()).collect();
+        if self.adapter.by_quota() {
+            // Whoever made the pods would make them again.
+            for group in groups {
+                self.adapter.remove(&group.name)?;
+            }
+        }
         for group in groups {
             let members = seen.members(&group.name).filter(|member| !member.gone);
             names.extend(members.map(|member| member.pod.name().to_owned()));

@@ -208,14 +208,6 @@ impl Adapter for Upstream {
         format!("Workload API, {}", self.version.api_version())
     }
 
-    fn prepare(&self, _: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn set_quota(&self, _: u64) -> Result<()> {
-        Ok(())
-    }
-
     fn create(&self, group: &Group) -> Result<Option<u64>> {
         let stored = self.create_with(&group.name, group.count, |_| ())?;
         Ok(stored.at("/spec/schedulingPolicy/gang/minCount").as_u64())

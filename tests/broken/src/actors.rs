@@ -79,6 +79,12 @@ pub struct ActorData {
     /// Deletes another object.
     #[serde(default)]
     pub remove: Option<Value>,
+    /// Suspends an operator of the control plane until the run is over.
+    #[serde(default)]
+    pub pause: Option<String>,
+    /// Process of that operator, filled in when the entry is run.
+    #[serde(skip)]
+    pub pid: Option<u32>,
 }
 
 /// What an actor did, for the report: an entry whose fault never came about proves nothing. And what it made, which
@@ -172,7 +178,7 @@ impl ActorData {
         ensure!(self.with.is_null(), "controller: `with` goes with `rust`");
         ensure!(
             self.acts() == 1,
-            "controller for {}: write one of bind, delete, patch, status, create, remove",
+            "controller for {}: write one of bind, delete, patch, status, create, remove, pause",
             self.kind
         );
         ensure!(
@@ -180,6 +186,9 @@ impl ActorData {
             "controller for {}: what is gone leaves only `create` and `remove`",
             self.kind
         );
+        if let Some(name) = &self.pause {
+            crate::lab::add_on(name)?;
+        }
         for object in self.create.iter().chain(&self.remove) {
             for field in ["/apiVersion", "/kind", "/metadata/name"] {
                 let there = object.pointer(field).is_some_and(Value::is_string);
@@ -197,6 +206,7 @@ impl ActorData {
             self.status.is_some(),
             self.create.is_some(),
             self.remove.is_some(),
+            self.pause.is_some(),
         ];
         all.into_iter().filter(|on| *on).count()
     }
@@ -387,6 +397,9 @@ impl Play {
             let api = api_of(&self.client, &other).await?;
             let name = other["metadata"]["name"].as_str().unwrap_or_default();
             api.delete(name, &DeleteParams::background()).await?;
+        } else if let Some(name) = &data.pause {
+            let pid = data.pid.with_context(|| format!("{name} does not run"))?;
+            karat_testbed::pause_process(pid)?;
         }
         Ok(true)
     }

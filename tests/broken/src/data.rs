@@ -86,9 +86,12 @@ pub struct LabData {
     /// What runs the containers of a RuntimeClass's handler on the real nodes, where it is not what its name says.
     #[serde(default)]
     pub handlers: BTreeMap<String, HandlerData>,
-    /// Programs beside the real nodes, such as `dra-driver`.
+    /// Programs beside the real nodes, such as `dra-driver`, and operators, such as `kueue`.
     #[serde(default)]
     pub with: Vec<String>,
+    /// What the configuration files of operators say differently, by name, as YAML text.
+    #[serde(default)]
+    pub with_config: BTreeMap<String, String>,
     /// Devices of the machine that the DRA driver gives out, in place of two harmless ones.
     #[serde(default)]
     pub devices: Vec<String>,
@@ -232,6 +235,9 @@ pub struct Make {
     /// What must be so before the run begins.
     #[serde(default)]
     pub until: Vec<Until>,
+    /// Operators of the control plane that do not run meanwhile.
+    #[serde(default)]
+    pub down: Vec<String>,
     /// Controllers that do something while the probe runs.
     #[serde(default)]
     pub controllers: Vec<ActorData>,
@@ -254,6 +260,7 @@ impl Make {
             || self.objects.is_some()
             || self.crowd.is_some()
             || !self.controllers.is_empty()
+            || !self.down.is_empty()
     }
 
     /// This, and then the other.
@@ -267,6 +274,7 @@ impl Make {
             objects: (!objects.is_empty()).then(|| objects.join("\n---\n")),
             crowd: other.crowd.or(self.crowd),
             until: [self.until.clone(), other.until.clone()].concat(),
+            down: [self.down.clone(), other.down.clone()].concat(),
             controllers: [self.controllers.clone(), other.controllers.clone()].concat(),
             version: other.version.clone().or_else(|| self.version.clone()),
             proxy: [other.proxy.clone(), self.proxy.clone()].concat(),

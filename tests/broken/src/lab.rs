@@ -23,8 +23,11 @@ pub fn component(name: &str) -> Result<Component> {
     })
 }
 
-/// A program beside the real nodes by its name.
-fn add_on(name: &str) -> Result<AddOn> {
+/// A program beside the real nodes, or an operator, by its name.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn add_on(name: &str) -> Result<AddOn> {
     let found = AddOn::ALL.into_iter().find(|add_on| add_on.name() == name);
     found.with_context(|| {
         let names = AddOn::ALL.map(AddOn::name).join(", ");
@@ -51,12 +54,15 @@ pub fn check(data: &LabData) -> Result<()> {
         component(program)?;
     }
     for name in &data.with {
-        add_on(name)?;
+        ensure!(
+            data.real_nodes > 0 || !add_on(name)?.needs_real_nodes(),
+            "`with: {name}` needs `real-nodes`"
+        );
     }
+    add_on_configs(data)?;
     ensure!(
-        data.real_nodes > 0
-            || (data.handlers.is_empty() && data.with.is_empty() && data.devices.is_empty()),
-        "`handlers`, `with` and `devices` need `real-nodes`"
+        data.real_nodes > 0 || (data.handlers.is_empty() && data.devices.is_empty()),
+        "`handlers` and `devices` need `real-nodes`"
     );
     prometheus(data)?;
     for (name, handler) in &data.handlers {
@@ -112,6 +118,19 @@ fn handler(data: &HandlerData) -> RuntimeHandler {
     }
 }
 
+/// What the configuration files of operators say differently.
+///
+/// # Errors
+/// If there is no operator of that name, or it is no YAML.
+pub fn add_on_configs(data: &LabData) -> Result<Vec<(AddOn, serde_json::Value)>> {
+    let configs = data.with_config.iter().map(|(name, text)| {
+        let config =
+            serde_yaml_ng::from_str(text).with_context(|| format!("with-config {name}"))?;
+        Ok((add_on(name)?, config))
+    });
+    configs.collect()
+}
+
 /// Starts a control plane and puts into it what stays.
 ///
 /// # Errors
@@ -152,6 +171,9 @@ pub async fn start(data: &LabData) -> Result<ControlPlane> {
     }
     for name in &data.with {
         builder = builder.with(add_on(name)?);
+    }
+    for (add_on, config) in add_on_configs(data)? {
+        builder = builder.with_config(add_on, config);
     }
     builder = builder.devices(&data.devices);
     if let Some(settings) = prometheus(data)? {

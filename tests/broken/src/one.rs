@@ -147,8 +147,15 @@ async fn looked_at(
         .map_or_else(|| lab.kubeconfig(), |proxy| proxy.kubeconfig().to_owned());
     let client = lab.client().await?;
     let mut acting = Vec::new();
+    let mut paused = Vec::new();
     for controller in &entry.make.controllers {
-        acting.push(actors::start(client.clone(), controller).await?);
+        let mut controller = controller.clone();
+        if let Some(name) = &controller.pause {
+            let add_on = crate::lab::add_on(name)?;
+            controller.pid = lab.add_on_pid(add_on);
+            paused.push(add_on);
+        }
+        acting.push(actors::start(client.clone(), &controller).await?);
     }
     let run = attempt(&kubeconfig, entry, around).await;
     let mut notes = Vec::new();
@@ -159,6 +166,9 @@ async fn looked_at(
                 .with_context(|| format!("{}: take away what it made", actor.label()))?;
         }
         notes.extend(did(&actor));
+    }
+    for add_on in paused {
+        lab.resume_add_on(add_on).await?;
     }
     notes.extend(unused(&proxies, entry));
     // Its drop waits for a thread, and so must not happen on one of the runtime's.

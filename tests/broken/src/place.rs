@@ -99,6 +99,7 @@ pub struct Placed<'a> {
     lab: &'a ControlPlane,
     objects: Vec<Value>,
     crowd: Option<Crowd>,
+    down: Vec<String>,
 }
 
 /// Puts everything into the cluster and waits until it is as it shall be.
@@ -113,6 +114,7 @@ pub async fn place<'a>(lab: &'a ControlPlane, make: &Make) -> Result<Placed<'a>>
         lab,
         objects: Vec::new(),
         crowd: make.crowd,
+        down: make.down.clone(),
     };
     for fixture in &make.fixtures {
         placed.objects.extend(documents(&fixture_text(fixture)?)?);
@@ -134,6 +136,9 @@ pub async fn place<'a>(lab: &'a ControlPlane, make: &Make) -> Result<Placed<'a>>
         lab.wait_until(&what, async || holds(&client, until).await)
             .await?;
     }
+    for name in &make.down {
+        lab.stop_add_on(crate::lab::add_on(name)?)?;
+    }
     Ok(placed)
 }
 
@@ -144,6 +149,10 @@ impl Placed<'_> {
     /// If something stays.
     pub async fn remove(self) -> Result<()> {
         let client = self.lab.client().await?;
+        // First, since what was made may need them to go.
+        for name in &self.down {
+            self.lab.resume_add_on(crate::lab::add_on(name)?).await?;
+        }
         if let Some(crowd) = &self.crowd {
             disperse(self.lab, &client, crowd).await?;
         }

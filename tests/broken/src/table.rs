@@ -234,6 +234,9 @@ fn check(entry: &Entry) -> Result<()> {
     }
     crate::lab::check(&entry.lab)?;
     crate::one::exceptions(entry)?;
+    for name in &entry.make.down {
+        crate::lab::add_on(name)?;
+    }
     ensure!(
         !entry.what.trim().is_empty(),
         "say what is wrong or unusual"

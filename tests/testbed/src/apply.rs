@@ -71,8 +71,20 @@ pub async fn apply_yaml(client: &Client, name: &str, yaml: &str) -> Result<Vec<A
     Ok(applied)
 }
 
+/// Applies objects that are there already as values.
+pub(crate) async fn apply_values(
+    client: &Client,
+    name: &str,
+    objects: impl IntoIterator<Item = Value>,
+) -> Result<()> {
+    for (at, object) in objects.into_iter().enumerate() {
+        apply_one(client, name, at + 1, object).await?;
+    }
+    Ok(())
+}
+
 /// The documents that hold something, with their number in the file.
-fn documents(name: &str, yaml: &str) -> Result<Vec<(usize, Value)>> {
+pub(crate) fn documents(name: &str, yaml: &str) -> Result<Vec<(usize, Value)>> {
     let mut all = Vec::new();
     for (i, part) in serde_yaml_ng::Deserializer::from_str(yaml).enumerate() {
         let document = i + 1;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::add_ons::AddOn;
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
-use crate::node::{AddOn, PrometheusSettings, RuntimeHandler};
+use crate::node::{PrometheusSettings, RuntimeHandler};
 use crate::version::KubernetesVersion;
 
 /// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
@@ -44,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) devices: Vec<String>,
     pub(crate) prometheus: PrometheusSettings,
     pub(crate) adapter_flags: Vec<String>,
+    pub(crate) add_on_config: BTreeMap<AddOn, serde_json::Value>,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             devices: Vec::new(),
             prometheus: PrometheusSettings::default(),
             adapter_flags: Vec::new(),
+            add_on_config: BTreeMap::new(),
         }
     }
 }
@@ -194,7 +197,7 @@ impl ControlPlaneBuilder {
         self
     }
 
-    /// Adds a program beside the real nodes.
+    /// Adds a program that is not part of a cluster by itself.
     #[must_use]
     pub fn with(mut self, add_on: AddOn) -> Self {
         self.config.add_ons.insert(add_on);
@@ -225,6 +228,13 @@ impl ControlPlaneBuilder {
     pub fn prometheus(mut self, settings: PrometheusSettings) -> Self {
         self.config.prometheus = settings;
         self.with(AddOn::Prometheus)
+    }
+
+    /// Merges this into the configuration file of an operator, which is added by it too; other add-ons have no file.
+    #[must_use]
+    pub fn with_config(mut self, add_on: AddOn, config: serde_json::Value) -> Self {
+        self.config.add_on_config.insert(add_on, config);
+        self.with(add_on)
     }
 
     /// Says what runs the containers of a handler on the real nodes. Without any call `runc` (the default of pods without a

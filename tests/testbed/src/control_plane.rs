@@ -3,6 +3,7 @@
 //! The order of a start is certificates → etcd and API server → `/readyz` → controllers, scheduler, kwok → default
 //! service account. Every wait polls the real condition and looks at the same time whether a program has died.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ pub struct ControlPlane {
     pub(crate) programs: Programs,
     /// Numbers the kubeconfigs made for single users.
     users: Mutex<u32>,
+    /// Operators that were ended on purpose; waits then no longer fail because of it.
+    pub(crate) stopped_add_ons: Mutex<BTreeSet<&'static str>>,
 }
 
 impl ControlPlane {
@@ -68,8 +71,8 @@ impl ControlPlane {
         let mut extra: Vec<&'static str> = Vec::new();
         if builder.config.real_nodes > 0 {
             extra.extend(NODE_NAMES);
-            extra.extend(builder.config.add_ons.iter().map(|a| a.name()));
         }
+        extra.extend(builder.config.add_ons.iter().map(|a| a.name()));
         let programs = tokio::task::spawn_blocking(move || {
             Programs::provide(version, &extra, &gobuild::to_stderr)
         })
@@ -111,6 +114,7 @@ impl ControlPlane {
             config: builder.config.clone(),
             programs,
             users: Mutex::new(0),
+            stopped_add_ons: Mutex::default(),
         };
         match plane.bring_up().await {
             Ok(()) => {
@@ -153,7 +157,8 @@ impl ControlPlane {
             },
         )
         .await?;
-        self.finish_nodes().await
+        self.finish_nodes().await?;
+        self.start_add_ons().await
     }
 
     fn write_files(&self) -> Result<()> {
@@ -286,7 +291,8 @@ impl ControlPlane {
                 });
             }
         }
-        self.check_nodes(during)
+        self.check_nodes(during)?;
+        self.check_add_ons(during)
     }
 
     /// Moves the logs out of the state folder and points the error to their new place.
@@ -489,7 +495,7 @@ fn check_nodes_possible(config: &Config) -> Result<()> {
         hint: hint.into(),
     };
     if config.real_nodes == 0 {
-        return match config.add_ons.first() {
+        return match config.add_ons.iter().find(|a| a.needs_real_nodes()) {
             None => Ok(()),
             Some(add_on) => Err(refused(
                 format!("none asked for, and {} serves them", add_on.name()),

@@ -222,6 +222,8 @@ fn apply(patch: &Patch, module: &Path) -> Result<()> {
         tail: "the module has another version than the change was made for".into(),
     })?;
     let to = module.join(patch.to);
+    let folder = to.parent().unwrap_or(module);
+    fs::create_dir_all(folder).map_err(TestbedError::io(folder))?;
     fs::write(&to, text).map_err(TestbedError::io(&to))
 }
 

@@ -20,6 +20,7 @@
 //! reached from outside this machine. Pods on kwok nodes are played, and nothing may be concluded from them about a real
 //! node; [`ControlPlaneBuilder::real_nodes`] gives nodes with a kubelet.
 
+mod add_ons;
 mod apply;
 mod components;
 mod config;
@@ -39,6 +40,8 @@ mod state;
 mod supervise;
 mod version;
 
+pub use add_ons::AddOn;
+pub use add_ons::controllers::pause_process;
 pub use apply::{Applied, apply_yaml, fixture_path};
 pub use components::Component;
 pub use config::{ControlPlaneBuilder, DraApi};
@@ -46,9 +49,11 @@ pub use control_plane::{ControlPlane, client_of};
 pub use error::{Result, TestbedError};
 pub use gobuild::{Go, cache_dir};
 pub use node::needs::{Need, can_run_nodes, gvisor_need, node_needs};
-pub use node::{AddOn, PrometheusSettings, RealNode, RuntimeHandler};
+pub use node::{PrometheusSettings, RealNode, RuntimeHandler};
 pub use pki::{Identity, Pki};
-pub use programs::{Found, Origin, prepare, prepare_nodes, survey, survey_nodes};
+pub use programs::{
+    Found, Origin, prepare, prepare_add_ons, prepare_nodes, survey, survey_add_ons, survey_nodes,
+};
 pub use shared::shared;
 pub use skip::{NOT_RUN, not_run};
 pub use supervise::die_with_parent;

@@ -10,12 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::add_ons::{AddOn, controllers};
 use crate::error::{Result, TestbedError};
 use crate::gobuild::{self, Go, Progress};
-use crate::node::AddOn;
 use crate::version::{
-    CONTAINERD, DNS, DRA_DRIVER, GVISOR, KubernetesVersion, METRICS_ADAPTER, ModuleSet, PROMETHEUS,
-    TOOLS,
+    CONTAINERD, DNS, DRA_DRIVER, GVISOR, KUEUE, KubernetesVersion, METRICS_ADAPTER, ModuleSet,
+    OPERATORS, PROMETHEUS, TOOLS,
 };
 
 /// The stage files that make kwok act like a kubelet; plain kwok has none. Paths below kwok's module folder.
@@ -96,6 +96,8 @@ pub(crate) struct Programs {
     pub(crate) kwok_stages: PathBuf,
     /// Archive with the images of real nodes, if there are to be any.
     pub(crate) images: Option<PathBuf>,
+    /// What operators install besides their programs, by the name of the add-on.
+    pub(crate) manifests: BTreeMap<&'static str, PathBuf>,
 }
 
 impl Programs {
@@ -114,7 +116,7 @@ impl Programs {
         dirs.join(":")
     }
 
-    /// Finds or builds the control plane and `extra`, the programs of real nodes if there are to be any. Blocks, for minutes when it has to build.
+    /// Finds or builds the control plane and `extra`, the programs of real nodes and of add-ons. Blocks, for minutes when it has to build.
     pub(crate) fn provide(
         version: KubernetesVersion,
         extra: &[&'static str],
@@ -149,15 +151,17 @@ impl Programs {
             }
         }
         let kwok_stages = stages(&go, progress)?;
-        let images = if extra.is_empty() {
-            None
-        } else {
+        let images = if NODE_NAMES.iter().any(|name| extra.contains(name)) {
             Some(crate::images::provide(progress)?.archive)
+        } else {
+            None
         };
+        let manifests = controllers::manifests(extra, &go, progress)?;
         Ok(Self {
             paths,
             kwok_stages,
             images,
+            manifests,
         })
     }
 }
@@ -174,12 +178,32 @@ pub fn survey_nodes(version: KubernetesVersion) -> Vec<Found> {
     survey_with(&node_names(), version, &Go::find())
 }
 
-/// What real nodes and everything that can be asked for beside them run.
+/// What real nodes and everything that serves them alone run.
 fn node_names() -> Vec<&'static str> {
+    let add_ons = AddOn::ALL.into_iter().filter(|a| a.needs_real_nodes());
     NODE_NAMES
         .into_iter()
-        .chain(AddOn::ALL.map(AddOn::name))
+        .chain(add_ons.map(AddOn::name))
         .collect()
+}
+
+/// The same for add-ons.
+#[must_use]
+pub fn survey_add_ons(version: KubernetesVersion) -> Vec<Found> {
+    survey_with(&AddOn::ALL.map(AddOn::name), version, &Go::find())
+}
+
+/// Builds these add-ons now, so that a later start is quick.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_add_ons(
+    version: KubernetesVersion,
+    add_ons: &[AddOn],
+    progress: impl Fn(&str) + Sync,
+) -> Result<()> {
+    let names: Vec<&'static str> = add_ons.iter().map(|a| a.name()).collect();
+    Programs::provide(version, &names, &progress).map(|_| ())
 }
 
 /// Builds or finds all programs now, so that a later start is quick.
@@ -206,7 +230,7 @@ fn survey_with(
     names.iter().map(|name| find(name, version, go)).collect()
 }
 
-fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
+pub(crate) fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
     let sets = [
         &TOOLS,
         &CONTAINERD,
@@ -215,6 +239,8 @@ fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
         &DRA_DRIVER,
         &PROMETHEUS,
         &METRICS_ADAPTER,
+        &OPERATORS,
+        &KUEUE,
     ];
     sets.into_iter()
         .chain([version.node_modules])

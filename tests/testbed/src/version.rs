@@ -235,6 +235,44 @@ pub(crate) static METRICS_ADAPTER: ModuleSet = ModuleSet {
     patches: &[],
 };
 
+/// Operators. Their versions fit one Kubernetes library, so one module builds all of them.
+pub(crate) static OPERATORS: ModuleSet = ModuleSet {
+    name: "operators",
+    go_mod: include_str!("../gomods/extras/go.mod"),
+    go_sum: include_str!("../gomods/extras/go.sum"),
+    ldflags: "-s -w",
+    programs: &[
+        ("jobset", "sigs.k8s.io/jobset"),
+        ("lws", "sigs.k8s.io/lws/cmd"),
+        (
+            "trainer",
+            "github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager",
+        ),
+    ],
+    sources: &[],
+    patches: &[],
+};
+
+/// The same module; Kueue alone takes longer than all others together.
+pub(crate) static KUEUE: ModuleSet = ModuleSet {
+    name: "kueue",
+    go_mod: OPERATORS.go_mod,
+    go_sum: OPERATORS.go_sum,
+    ldflags: "-s -w -X sigs.k8s.io/kueue/pkg/version.GitVersion=v0.15.0",
+    programs: &[("kueue", "./kueue")],
+    sources: &[],
+    // It reads the certificate of its metrics from one place of the machine, whether it serves metrics or not.
+    patches: &[Patch {
+        module: "sigs.k8s.io/kueue",
+        from: "cmd/kueue/main.go",
+        to: "kueue/main.go",
+        edits: &[(
+            "metricsCertPath := \"/etc/kueue/metrics/certs\"",
+            "metricsCertPath := cfg.Webhook.CertDir",
+        )],
+    }],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,12 +309,14 @@ mod tests {
             &DRA_DRIVER,
             &PROMETHEUS,
             &METRICS_ADAPTER,
+            &OPERATORS,
+            &KUEUE,
         ] {
             for (name, package) in set.programs {
                 let own = package.strip_prefix("./").is_some_and(|folder| {
-                    set.sources
-                        .iter()
-                        .any(|(path, _)| path.starts_with(&format!("{folder}/")))
+                    let sources = set.sources.iter().map(|(path, _)| *path);
+                    let mut files = sources.chain(set.patches.iter().map(|patch| patch.to));
+                    files.any(|path| path.starts_with(&format!("{folder}/")))
                 });
                 assert!(
                     own || set.go_mod.contains(package),

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::AddOn;
+use crate::add_ons::AddOn;
 use crate::control_plane::ControlPlane;
 use crate::error::{Result, TestbedError};
 use crate::images::TOOL;

@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::AddOn;
 use super::in_pod::{DATA, InPod};
+use crate::add_ons::AddOn;
 use crate::control_plane::{ControlPlane, START_DEADLINE};
 use crate::error::Result;
 
@@ -14,7 +14,7 @@ const FIXTURE: &str = "metrics-adapter.yaml";
 const PORT: u16 = 6443;
 
 impl ControlPlane {
-    pub(super) async fn start_metrics_adapter(&self) -> Result<()> {
+    pub(crate) async fn start_metrics_adapter(&self) -> Result<()> {
         self.apply(FIXTURE).await?;
         let mut args = vec![
             "--prometheus=http://prometheus.monitoring.svc.cluster.local:9090".to_owned(),

@@ -6,7 +6,6 @@
 //!
 //! It refuses to run without root, to route anything out of the machine, and to pull an image.
 
-mod add_ons;
 pub(crate) mod files;
 mod in_pod;
 mod metrics_adapter;
@@ -35,7 +34,6 @@ use crate::pki::write_private;
 use crate::state::tail;
 use crate::supervise::{Fate, Launch, describe};
 
-pub use add_ons::AddOn;
 use files::Plan;
 use needs::{UNSHARE, cni_plugins, program};
 pub use prometheus::PrometheusSettings;
@@ -70,10 +68,10 @@ pub enum RuntimeHandler {
 /// A node with a kubelet.
 #[derive(Debug)]
 pub struct RealNode {
-    index: u8,
+    pub(crate) index: u8,
     address: Ipv4Addr,
     dir: PathBuf,
-    logs: PathBuf,
+    pub(crate) logs: PathBuf,
     first: OnceLock<u32>,
     /// Killed on purpose; waits then no longer fail because of it.
     killed: AtomicBool,
@@ -317,7 +315,7 @@ impl ControlPlane {
             )
             .await?;
         }
-        self.start_add_ons().await
+        Ok(())
     }
 
     /// Fails if a node that nobody killed is gone, or one of its programs has ended.
@@ -352,7 +350,7 @@ impl ControlPlane {
                 ));
             }
         }
-        self.check_add_ons(during)
+        Ok(())
     }
 }
 

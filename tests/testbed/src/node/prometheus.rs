@@ -7,8 +7,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::AddOn;
 use super::in_pod::{DATA, FILES, InPod};
+use crate::add_ons::AddOn;
 use crate::control_plane::{ControlPlane, START_DEADLINE};
 use crate::error::Result;
 
@@ -101,7 +101,7 @@ fn conventional(role: &str) -> Vec<Value> {
 }
 
 impl ControlPlane {
-    pub(super) async fn start_prometheus(&self) -> Result<()> {
+    pub(crate) async fn start_prometheus(&self) -> Result<()> {
         self.apply(FIXTURE).await?;
         let args = [
             format!("--config.file={FILES}/prometheus.yml"),

@@ -1,5 +1,15 @@
 //! Programs beside the nodes that a laboratory is asked for by name. They run on the host, as operators run beside a kubelet,
-//! or in pods where something must reach them; all end with the laboratory.
+//! or in pods where something must reach them; all end with the laboratory. Those that need no kubelet run in a laboratory
+//! without real nodes too.
+//!
+//! Here are the list of them and the DRA driver; [`controllers`] runs operators with their webhooks. What runs in pods is in
+//! [`crate::node`].
+
+pub(crate) mod controllers;
+mod jobset;
+mod kueue;
+mod leader_worker_set;
+mod trainer;
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
@@ -9,9 +19,9 @@ use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 
-use super::{MOST, RealNode};
 use crate::control_plane::{ControlPlane, START_DEADLINE, TAIL_LINES};
 use crate::error::{Result, TestbedError};
+use crate::node::{MOST, RealNode};
 use crate::pki::write_private;
 use crate::state::tail;
 use crate::supervise::{Fate, Launch, describe};
@@ -26,11 +36,27 @@ pub enum AddOn {
     Prometheus,
     /// An adapter that serves what this Prometheus has of pods as `custom.metrics.k8s.io`; Prometheus comes with it.
     MetricsAdapter,
+    /// Kueue, which admits Jobs as a whole within the quota of queues.
+    Kueue,
+    /// The controller of JobSets.
+    JobSet,
+    /// The controller of LeaderWorkerSets.
+    LeaderWorkerSet,
+    /// Kubeflow Trainer, the controller of TrainJobs; it makes JobSets, so [`Self::JobSet`] must be there too.
+    Trainer,
 }
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::DraDriver, Self::Prometheus, Self::MetricsAdapter];
+    pub const ALL: [Self; 7] = [
+        Self::DraDriver,
+        Self::Prometheus,
+        Self::MetricsAdapter,
+        Self::Kueue,
+        Self::JobSet,
+        Self::LeaderWorkerSet,
+        Self::Trainer,
+    ];
 
     /// Its name for people, which is also that of its program.
     #[must_use]
@@ -39,6 +65,19 @@ impl AddOn {
             Self::DraDriver => "dra-driver",
             Self::Prometheus => "prometheus",
             Self::MetricsAdapter => "metrics-adapter",
+            Self::Kueue => "kueue",
+            Self::JobSet => "jobset",
+            Self::LeaderWorkerSet => "lws",
+            Self::Trainer => "trainer",
+        }
+    }
+
+    /// Whether it serves real nodes and nothing else.
+    #[must_use]
+    pub const fn needs_real_nodes(self) -> bool {
+        match self {
+            Self::DraDriver | Self::Prometheus | Self::MetricsAdapter => true,
+            Self::Kueue | Self::JobSet | Self::LeaderWorkerSet | Self::Trainer => false,
         }
     }
 }
@@ -78,7 +117,7 @@ impl ControlPlane {
         if self.config.add_ons.contains(&AddOn::MetricsAdapter) {
             self.start_metrics_adapter().await?;
         }
-        Ok(())
+        self.start_controllers().await
     }
 
     fn driver_log(&self, node: &RealNode) -> PathBuf {
@@ -89,7 +128,7 @@ impl ControlPlane {
         let devices = self.driver_devices()?;
         self.apply("test-devices.yaml").await?;
         for node in self.real_nodes() {
-            let kubeconfig = node.dir.join("dra-driver.kubeconfig");
+            let kubeconfig = node.dir().join("dra-driver.kubeconfig");
             let identity = self
                 .pki
                 .client(AddOn::DraDriver.name(), &["system:masters"])?;
@@ -100,8 +139,8 @@ impl ControlPlane {
             let mut args = vec![
                 format!("-kubeconfig={}", kubeconfig.display()),
                 format!("-node={}", node.name()),
-                format!("-kubelet={}", node.dir.join("kubelet").display()),
-                format!("-cdi={}", node.dir.join("cdi").display()),
+                format!("-kubelet={}", node.dir().join("kubelet").display()),
+                format!("-cdi={}", node.dir().join("cdi").display()),
             ];
             args.extend(
                 devices
@@ -175,6 +214,7 @@ impl ControlPlane {
 
     /// Fails if a driver that was started has ended.
     pub(crate) fn check_add_ons(&self, during: &str) -> Result<()> {
+        self.check_controllers(during)?;
         for node in self.real_nodes() {
             if let Fate::Ended(status) = self.supervisor.fate(driver(node))? {
                 let log = self.driver_log(node);

@@ -1,0 +1,322 @@
+//! What is done with an operator: a valid object and a flawed one are created, a child is deleted, the object is edited and deleted.
+
+use karat_sdk::admission::Refuser;
+use karat_sdk::kube::{PatchKind, wait_for};
+use karat_sdk::wait::{self, Deadline};
+use karat_sdk::{
+    Case, CaseId, Conclusion, Error, Object, Query, Reason, Result, Target, Value, run,
+};
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::installed::Installed;
+use crate::manifest::{cases, settings};
+
+/// How long a webhook that does not answer is asked again.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Between two looks.
+const REST: Duration = Duration::from_secs(1);
+/// What is looked at below an object.
+const SEEN: &[&str] = &[
+    "/metadata/ownerReferences",
+    "/metadata/deletionTimestamp",
+    "/spec/suspend",
+    "/spec/replicas",
+];
+
+/// The steps, with what they need.
+pub(crate) struct Steps<'a> {
+    found: &'a Installed,
+    namespace: String,
+    /// The valid object that stays.
+    name: String,
+    /// The one that comes to an end.
+    short: String,
+    /// Whether there is one.
+    has_short: Cell<bool>,
+    reconcile: Duration,
+    heal: Duration,
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn new(found: &'a Installed, namespace: String) -> Result<Self> {
+        Ok(Steps {
+            found,
+            namespace,
+            name: run::name("valid"),
+            short: run::name("short"),
+            has_short: Cell::new(false),
+            reconcile: settings::RECONCILE_WAIT.get_or(Duration::from_secs(180))?,
+            heal: settings::HEAL_WAIT.get_or(Duration::from_secs(60))?,
+        })
+    }
+
+    /// All of them, as far as each rests on the one before.
+    pub(crate) fn take(&self) -> Result<()> {
+        let mut stored = None;
+        let said = cases::ACCEPTED.check("", |case| self.accepted(case, &mut stored))?;
+        let rest: [CaseId; 4] = [
+            cases::REJECTS,
+            cases::RECONCILES,
+            cases::HEALS,
+            cases::CLEANS,
+        ];
+        let Some(stored) = stored.filter(|_| said.is_pass()) else {
+            return said.leaves_untried(&rest);
+        };
+        cases::REJECTS.check("", |case| self.rejects(case))?;
+        let said = cases::RECONCILES.check("", |case| self.reconciles(case, &stored))?;
+        if said.is_pass() {
+            let said = cases::HEALS.check("", |case| self.heals(case))?;
+            if said.is_pass() {
+                cases::FOLLOWS.check("", |case| self.follows(case, &stored))?;
+            }
+        } else {
+            said.leaves_untried(&[cases::HEALS])?;
+        }
+        cases::CLEANS.check("", |case| self.cleans(case, &stored))?;
+        Ok(())
+    }
+
+    fn target(&self) -> Target {
+        let operator = &self.found.operator;
+        let version = format!("{}/{}", operator.text("group"), self.found.version());
+        Target::new(&version, operator.text("resource")).in_namespace(&self.namespace)
+    }
+
+    /// Creates, again and again while the operator's own webhook cannot be called.
+    fn create(&self, object: &Value) -> Result<Object> {
+        let deadline = Deadline::after(ANSWER);
+        loop {
+            match self.target().create(object) {
+                Err(Error::Answered(answer))
+                    if answer.message.contains("failed calling webhook")
+                        && self.found.is_mine(&answer.message)
+                        && !deadline.left().is_zero() =>
+                {
+                    wait::sleep(REST * 2)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn accepted(&self, case: &Case, stored: &mut Option<Object>) -> Result<Conclusion> {
+        let operator = &self.found.operator;
+        let Some(object) = operator.object("lasting", self.found.version(), &self.name)? else {
+            return Ok(Conclusion::unknown(
+                Reason::VersionSkew,
+                "this probe has no object for the operator",
+            ));
+        };
+        match self.create(&object) {
+            Ok(object) => {
+                case.observe("object", object.uid());
+                *stored = Some(object);
+                Ok(Conclusion::Pass)
+            }
+            // A server that could not ask says nothing about what the answer would have been.
+            Err(Error::Answered(answer)) if answer.message.contains("failed calling webhook") => {
+                Ok(Conclusion::unknown(Reason::Deadline, answer.message))
+            }
+            Err(Error::Answered(answer)) if self.found.is_mine(&answer.message) => {
+                Ok(Conclusion::fail(format!(
+                    "the operator's own webhook lets no valid object through: {}",
+                    answer.message
+                )))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rejects(&self, case: &Case) -> Result<Conclusion> {
+        let operator = &self.found.operator;
+        case.observe("flaw", operator.text("flaw-says"));
+        let name = run::name("flawed");
+        let Some(object) = operator.flawed(self.found.version(), &name)? else {
+            return Ok(Conclusion::unknown(
+                Reason::VersionSkew,
+                "this probe knows no flaw for the operator",
+            ));
+        };
+        match self.create(&object) {
+            Ok(_) => {
+                // Nobody shall work on it.
+                self.target().discard(&name, None)?;
+                Ok(Conclusion::fail(format!(
+                    "{} was accepted: nobody looked at it",
+                    operator.text("flaw-says")
+                )))
+            }
+            Err(Error::Answered(answer)) if answer.message.contains("failed calling webhook") => {
+                Ok(Conclusion::unknown(Reason::Deadline, answer.message))
+            }
+            Err(Error::Answered(answer)) if self.found.is_mine(&answer.message) => {
+                case.observe("refusal", answer.message);
+                Ok(Conclusion::Pass)
+            }
+            // The flaw was to be one that nobody else sees.
+            Err(Error::Answered(answer)) if answer.refuser() == Refuser::Other => {
+                Ok(Conclusion::unknown(
+                    Reason::VersionSkew,
+                    format!(
+                        "it was refused, and not by the operator's webhook: {}",
+                        answer.message
+                    ),
+                ))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The children of the valid object, which say by their owner reference that they are.
+    fn children(&self, owner: &Object) -> Result<Vec<Object>> {
+        let (version, resource, _) = self.found.operator.child();
+        let all = Query::new(version, resource)
+            .in_namespace(&self.namespace)
+            .keep(SEEN)
+            .list()?;
+        let mut mine = all;
+        mine.retain(|child| child.is_owned_by(owner.uid()));
+        Ok(mine)
+    }
+
+    fn reconciles(&self, case: &Case, stored: &Object) -> Result<Conclusion> {
+        let operator = &self.found.operator;
+        let (_, resource, count) = operator.child();
+        let what = format!("{count} {resource} that belong to the valid object");
+        let made = wait::poll(REST, self.reconcile, &what, || {
+            let made = self.children(stored)?;
+            Ok((made.len() >= count).then_some(made))
+        });
+        let made = match made {
+            Ok(made) => made,
+            Err(error) if error.is_deadline() => return Ok(Conclusion::fail(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        for child in &made {
+            case.observe(resource, child.uid());
+        }
+        // What shall come to an end is another object, so that the first one keeps its children.
+        let ends = match operator.object("short", self.found.version(), &self.short)? {
+            Some(object) => {
+                self.create(&object)?;
+                self.has_short.set(true);
+                &self.short
+            }
+            None => &self.name,
+        };
+        let (success, failure) = (operator.text("success"), operator.text("failure"));
+        let query = self.target().query();
+        let what = format!("condition {success} of the valid object");
+        let said = wait_for(&query, ends, self.reconcile, &what, |object| {
+            let is = |kind: &str| {
+                let condition = object.condition(kind)?;
+                (condition.status == "True").then(|| condition.message.to_owned())
+            };
+            is(success).map(Ok).or_else(|| is(failure).map(Err))
+        });
+        Ok(match said {
+            Ok(Ok(_)) => {
+                case.observe("final state", success);
+                Conclusion::Pass
+            }
+            Ok(Err(said)) => Conclusion::unknown(
+                Reason::InsufficientCapacity,
+                format!("the operator says {failure}: {said}"),
+            ),
+            // Children without an end may lack room, or an image.
+            Err(error) if error.is_deadline() => {
+                Conclusion::unknown(Reason::Deadline, error.to_string())
+            }
+            Err(error) => return Err(error),
+        })
+    }
+
+    fn heals(&self, case: &Case) -> Result<Conclusion> {
+        let operator = &self.found.operator;
+        let part = |part: &str| operator.heal(part, &self.name);
+        let target =
+            Target::new(&part("api-version"), &part("resource")).in_namespace(&self.namespace);
+        let list = |selector: &str| target.query().labels(selector).keep(SEEN).list();
+        let before = list(&part("returns"))?;
+        let Some(child) = list(&part("delete"))?.into_iter().next() else {
+            return Ok(Conclusion::unknown(
+                Reason::Deadline,
+                "there is nothing below the object that could be deleted",
+            ));
+        };
+        case.observe("deleted", format!("{} {}", part("resource"), child.uid()));
+        target.delete(child.name())?;
+        let back = wait::poll(REST, self.heal, "that it comes back", || {
+            let now = list(&part("returns"))?;
+            Ok(now.into_iter().find(|one| {
+                one.at("/metadata/deletionTimestamp").is_null()
+                    && before.iter().all(|old| old.uid() != one.uid())
+            }))
+        });
+        match back {
+            Ok(back) => {
+                case.observe("came back as", back.uid());
+                Ok(Conclusion::Pass)
+            }
+            Err(error) if error.is_deadline() => Ok(Conclusion::fail(format!(
+                "what was deleted below the object did not come back within {} s",
+                self.heal.as_secs()
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn follows(&self, case: &Case, stored: &Object) -> Result<Conclusion> {
+        let operator = &self.found.operator;
+        case.observe("edit", operator.text("change-says"));
+        self.target()
+            .patch(&self.name, PatchKind::Merge, &operator.change())?;
+        let seen = wait::poll(REST, self.heal, operator.text("change-says"), || {
+            let now = self.children(stored)?;
+            let all = !now.is_empty() && now.iter().all(|one| operator.has_followed(one.value()));
+            Ok(all.then_some(now))
+        });
+        Ok(match seen {
+            Ok(children) => {
+                for child in &children {
+                    case.observe("shown by", child.uid());
+                }
+                Conclusion::Pass
+            }
+            Err(error) if error.is_deadline() => Conclusion::fail(error.to_string()),
+            Err(error) => return Err(error),
+        })
+    }
+
+    fn cleans(&self, case: &Case, stored: &Object) -> Result<Conclusion> {
+        let object = self.target().query().get(&self.name)?;
+        case.observe("deleted", object.uid());
+        self.target().delete(&self.name)?;
+        if self.has_short.get() {
+            self.target().discard(&self.short, None)?;
+        }
+        let mut left = String::new();
+        let gone = wait::poll(REST, self.heal, "the end of the object", || {
+            let object = self.target().query().get_opt(&self.name)?;
+            let children = self.children(stored)?.len();
+            left = match &object {
+                Some(object) => format!(
+                    "it is still there, with finalizers {}, and {children} of its children",
+                    object.at("/metadata/finalizers")
+                ),
+                None => format!("{children} of its children are still there"),
+            };
+            Ok((object.is_none() && children == 0).then_some(()))
+        });
+        Ok(match gone {
+            Ok(()) => Conclusion::Pass,
+            Err(error) if error.is_deadline() => Conclusion::fail(format!(
+                "the object was deleted, and after {} s {left}",
+                self.heal.as_secs()
+            )),
+            Err(error) => return Err(error),
+        })
+    }
+}

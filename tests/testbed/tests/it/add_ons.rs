@@ -1,0 +1,230 @@
+//! Operators beside the control plane: each reconciles, each refuses what is bad, and nothing of them is left.
+
+use std::path::PathBuf;
+
+use karat_testbed::{AddOn, ControlPlane, apply_yaml};
+use kube::Api;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+
+use crate::control_plane::alive;
+
+const NODE: &str = "apiVersion: v1
+kind: Node
+metadata: {name: fake, annotations: {kwok.x-k8s.io/node: fake}}
+status:
+  allocatable: {cpu: '8', memory: 32Gi, pods: '110'}
+  capacity: {cpu: '8', memory: 32Gi, pods: '110'}
+";
+
+const JOB_SET: &str = "apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata: {name: set, namespace: default}
+spec:
+  replicatedJobs:
+  - name: w
+    replicas: 2
+    template: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: lab.example/none}]}}}}
+";
+
+const LEADER_WORKER_SET: &str = "apiVersion: leaderworkerset.x-k8s.io/v1
+kind: LeaderWorkerSet
+metadata: {name: group, namespace: default}
+spec:
+  replicas: 1
+  leaderWorkerTemplate:
+    size: 2
+    workerTemplate: {spec: {containers: [{name: c, image: lab.example/none}]}}
+";
+
+const QUEUES: &str = "apiVersion: kueue.x-k8s.io/v1beta2
+kind: ResourceFlavor
+metadata: {name: any}
+---
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: ClusterQueue
+metadata: {name: one-cpu}
+spec:
+  namespaceSelector: {}
+  resourceGroups:
+  - coveredResources: [cpu]
+    flavors: [{name: any, resources: [{name: cpu, nominalQuota: '1'}]}]
+---
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: LocalQueue
+metadata: {name: here, namespace: default}
+spec: {clusterQueue: one-cpu}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: fits, namespace: default, labels: {kueue.x-k8s.io/queue-name: here}}
+spec:
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: lab.example/none, resources: {requests: {cpu: '1'}}}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: too-large, namespace: default, labels: {kueue.x-k8s.io/queue-name: here}}
+spec:
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: lab.example/none, resources: {requests: {cpu: '2'}}}]}}
+";
+
+const TRAINING: &str = "apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainingRuntime
+metadata: {name: plain, namespace: default, labels: {trainer.kubeflow.org/framework: plain}}
+spec:
+  template:
+    spec:
+      replicatedJobs:
+      - name: node
+        template:
+          metadata: {labels: {trainer.kubeflow.org/trainjob-ancestor-step: trainer}}
+          spec: {template: {spec: {restartPolicy: Never, containers: [{name: node, image: lab.example/none}]}}}
+---
+apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata: {name: train, namespace: default}
+spec: {runtimeRef: {apiGroup: trainer.kubeflow.org, kind: TrainingRuntime, name: plain}}
+";
+
+/// Waits until an object of the namespace `default` has a true condition.
+async fn comes_to(
+    lab: &ControlPlane,
+    (group, version, kind): (&str, &str, &str),
+    name: &str,
+    condition: &str,
+) -> karat_testbed::Result<()> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    let api: Api<DynamicObject> = Api::namespaced_with(lab.client().await?, "default", &kind);
+    lab.wait_until(&format!("{name} is {condition}"), async || {
+        let object = api.get(name).await.map_err(|e| e.to_string())?;
+        let all = object.data["status"]["conditions"].as_array().cloned();
+        let mut all = all.unwrap_or_default().into_iter();
+        if all.any(|one| one["type"] == condition && one["status"] == "True") {
+            Ok(())
+        } else {
+            Err(object.data["status"].to_string())
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn operators_reconcile_refuse_and_go() {
+    let operators = [
+        AddOn::JobSet,
+        AddOn::LeaderWorkerSet,
+        AddOn::Kueue,
+        AddOn::Trainer,
+    ];
+    let lab = operators
+        .into_iter()
+        .fold(ControlPlane::builder(), |builder, add_on| {
+            builder.with(add_on)
+        })
+        .start()
+        .await
+        .unwrap();
+    let pids = operators.map(|add_on| lab.add_on_pid(add_on).unwrap());
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    lab.apply_yaml("node", NODE).await.unwrap();
+    lab.wait_nodes_ready().await.unwrap();
+
+    lab.apply_yaml("set", JOB_SET).await.unwrap();
+    comes_to(
+        &lab,
+        ("jobset.x-k8s.io", "v1alpha2", "JobSet"),
+        "set",
+        "Completed",
+    )
+    .await
+    .unwrap();
+
+    lab.apply_yaml("group", LEADER_WORKER_SET).await.unwrap();
+    let kind = ("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet");
+    comes_to(&lab, kind, "group", "Available").await.unwrap();
+
+    lab.apply_yaml("queues", QUEUES).await.unwrap();
+    comes_to(&lab, ("batch", "v1", "Job"), "fits", "Complete")
+        .await
+        .unwrap();
+    comes_to(&lab, ("batch", "v1", "Job"), "too-large", "Suspended")
+        .await
+        .unwrap();
+
+    lab.apply_yaml("training", TRAINING).await.unwrap();
+    comes_to(
+        &lab,
+        ("trainer.kubeflow.org", "v1alpha1", "TrainJob"),
+        "train",
+        "Complete",
+    )
+    .await
+    .unwrap();
+
+    // The webhooks are asked, and one that is gone is missed.
+    let client = lab.client().await.unwrap();
+    let flawed = JOB_SET.replace("name: set", "name: flawed").replace(
+        "spec:\n  replicatedJobs",
+        "spec:\n  successPolicy: {operator: All, targetReplicatedJobs: [nowhere]}\n  replicatedJobs",
+    );
+    let error = apply_yaml(&client, "flawed", &flawed).await.unwrap_err();
+    let text = format!("{error:?}");
+    assert!(
+        text.contains("vjobset.kb.io") && text.contains("denied the request"),
+        "{text}"
+    );
+    lab.stop_add_on(AddOn::JobSet).unwrap();
+    let another = JOB_SET.replace("name: set", "name: another");
+    let error = apply_yaml(&client, "another", &another).await.unwrap_err();
+    assert!(
+        format!("{error:?}").contains("failed calling webhook"),
+        "{error:?}"
+    );
+    lab.resume_add_on(AddOn::JobSet).await.unwrap();
+    apply_yaml(&client, "another", &another).await.unwrap();
+
+    let state: PathBuf = lab.state_dir().to_owned();
+    let pids = operators.map(|add_on| lab.add_on_pid(add_on).unwrap());
+    drop(lab);
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+    assert!(!state.exists());
+}
+
+#[tokio::test]
+async fn a_paused_operator_makes_nothing_until_it_goes_on() {
+    let lab = ControlPlane::builder()
+        .with(AddOn::JobSet)
+        .start()
+        .await
+        .unwrap();
+    let jobs = ApiResource::from_gvk(&GroupVersionKind::gvk("batch", "v1", "Job"));
+    let jobs: Api<DynamicObject> =
+        Api::namespaced_with(lab.client().await.unwrap(), "default", &jobs);
+    let held = JOB_SET.replace(
+        "restartPolicy: Never",
+        "restartPolicy: Never, schedulingGates: [{name: lab.example/held}]",
+    );
+    lab.apply_yaml("set", &held).await.unwrap();
+    let count = async || {
+        let list = jobs.list(&ListParams::default()).await;
+        list.map(|list| list.items).map_err(|e| e.to_string())
+    };
+    let both = async || match count().await?.len() {
+        2 => Ok(()),
+        n => Err(format!("{n} jobs")),
+    };
+    lab.wait_until("two jobs", both).await.unwrap();
+    lab.pause_add_on(AddOn::JobSet).unwrap();
+    let gone = count().await.unwrap().remove(0).metadata.name.unwrap();
+    let now = kube::api::DeleteParams::background();
+    jobs.delete(&gone, &now).await.unwrap();
+    lab.wait_until("one job", async || match count().await?.len() {
+        1 => Ok(()),
+        n => Err(format!("{n} jobs")),
+    })
+    .await
+    .unwrap();
+    lab.resume_add_on(AddOn::JobSet).await.unwrap();
+    lab.wait_until("two jobs again", both).await.unwrap();
+}
