@@ -14,16 +14,30 @@ mod tests;
 
 karat_sdk::manifest!();
 
-use karat_sdk::{Conclusion, Probe, Result, run};
-use manifest::{cases, namespaces};
+use karat_sdk::{Conclusion, Probe, Result, leases, run};
+use manifest::{cases, leases as wanted, namespaces};
 
 struct AiServiceMetrics;
 
 impl Probe for AiServiceMetrics {
     fn check() -> Result<()> {
         let namespace = run::namespace(namespaces::MAIN)?;
+        let lease = match leases::acquire(&[wanted::NODE], leases::TURN) {
+            Ok(lease) => lease,
+            Err(error) if error.ends_the_probe() => return Err(error),
+            Err(error) => {
+                return error.conclusion().leaves_untried(&[
+                    cases::WORKLOAD,
+                    cases::QUERY_API,
+                    cases::DISCOVERED,
+                    cases::VALUES,
+                ]);
+            }
+        };
         let mut made = None;
-        let first = cases::WORKLOAD.check("", |case| stub::start(case, &namespace, &mut made))?;
+        let first = cases::WORKLOAD.check("", |case| {
+            stub::start(case, &namespace, lease.nodes(), &mut made)
+        })?;
         let Some(stub) = made else {
             return first.leaves_untried(&[cases::QUERY_API, cases::DISCOVERED, cases::VALUES]);
         };
@@ -41,7 +55,7 @@ impl Probe for AiServiceMetrics {
         }
         cases::VALUES.check("", |case| compare::values(case, &api, &stub))?;
         cases::TARGET.check("", |case| compare::target(case, &api, &stub))?;
-        Ok(())
+        lease.release()
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::manifest::{images, settings};
 use karat_sdk::build::PodBuilder;
 use karat_sdk::http::{self, Request};
+use karat_sdk::leases::LeasedNode;
 use karat_sdk::metrics::{self, Sample};
 use karat_sdk::{
     Case, Conclusion, Error, Object, Query, Reason, Result, Target, inventory, json, kube, run,
@@ -62,11 +63,16 @@ pub(crate) struct Said {
     pub(crate) foreign: Option<u64>,
 }
 
-/// Starts the workload and reads it once.
-pub(crate) fn start(case: &Case, namespace: &str, made: &mut Option<Stub>) -> Result<Conclusion> {
+/// Starts the workload on one of these nodes and reads it once.
+pub(crate) fn start(
+    case: &Case,
+    namespace: &str,
+    nodes: &[LeasedNode],
+    made: &mut Option<Stub>,
+) -> Result<Conclusion> {
     let name = run::name("stub");
     let pods = Target::new("v1", "pods").in_namespace(namespace);
-    let pod = pods.create(&pod(&name)?)?;
+    let pod = pods.create(&pod(&name, nodes)?)?;
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": name, "labels": {LABEL: name}},
@@ -120,12 +126,19 @@ pub(crate) fn start(case: &Case, namespace: &str, made: &mut Option<Stub>) -> Re
     Ok(Conclusion::Pass)
 }
 
-fn pod(name: &str) -> Result<karat_sdk::Value> {
+fn pod(name: &str, nodes: &[LeasedNode]) -> Result<karat_sdk::Value> {
     let label = format!("--label=run={}", run::id());
     let gauge = format!("{GAUGE}={TEMPERATURE}");
     let mut pod = PodBuilder::tool(name, &run::image(images::METRICS)?)
         .args(&[PORT.to_string().as_str(), &label, &gauge])
         .label(LABEL, name)
+        .pin_to(nodes.iter().map(LeasedNode::name))
+        .tolerate(
+            nodes
+                .iter()
+                .flat_map(LeasedNode::taints)
+                .map(String::as_str),
+        )
         .deadline(1200)
         .build();
     let container = &mut pod["spec"]["containers"][0];

@@ -44,6 +44,10 @@ fn labels(value: &str) -> Vec<(&str, &str)> {
 
 /// Gives a new pod this status.
 fn starts(cluster: &mut FakeCluster, status: Value) {
+    cluster.put(
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+    );
     cluster.controller(move |cluster| {
         cluster.change("pods", SPACE, STUB, |pod| {
             if pod["status"]["phase"].is_null() {

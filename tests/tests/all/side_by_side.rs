@@ -17,7 +17,11 @@ use std::path::Path;
 const FIXTURES: [&str; 3] = ["nvidia-nodes.yaml", "amd-nodes.yaml", "intel-nodes.yaml"];
 
 /// Probes that this cluster lacks something for; they must leave the others alone all the same.
-const LACK: [&str; 2] = ["ai-service-metrics", "secure-accelerator-access"];
+const LACK: [&str; 3] = [
+    "ai-service-metrics",
+    "robust-controller",
+    "secure-accelerator-access",
+];
 /// Those that need pods which run.
 const INSIDE: [&str; 2] = ["inplace-pod-resize", "workload-sandboxing"];
 
