@@ -54,8 +54,9 @@ pub fn check(data: &LabData) -> Result<()> {
         component(program)?;
     }
     for name in &data.with {
+        let needs = add_on(name)?.needs_real_nodes();
         ensure!(
-            data.real_nodes > 0 || !add_on(name)?.needs_real_nodes(),
+            data.real_nodes > 0 || !needs,
             "`with: {name}` needs `real-nodes`"
         );
     }

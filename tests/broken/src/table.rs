@@ -413,7 +413,10 @@ variants:
     #[test]
     fn labs_with_real_nodes_are_checked() {
         for (lab, part) in [
-            ("{with: [dra-driver]}", "need `real-nodes`"),
+            (
+                "{with: [dra-driver]}",
+                "`with: dra-driver` needs `real-nodes`",
+            ),
             (
                 "{real-nodes: 1, with: [magic]}",
                 "with magic: not one of dra-driver",
