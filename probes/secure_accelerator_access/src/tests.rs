@@ -268,7 +268,7 @@ fn on_a_played_node_nothing_is_created() {
         node["metadata"]["annotations"] = json!({"kwok.x-k8s.io/node": "fake"});
     });
     let run = run(played);
-    run.assert_unknown_with("inventory", Reason::NoAccelerator, "played");
+    run.assert_unknown_with("inventory", Reason::InsufficientCapacity, "lease `single`");
     assert!(!run.calls.iter().any(|call| call.verb == "create"));
 }
 
