@@ -98,12 +98,8 @@ pub async fn run_set(
     grants: Grants,
     settings: BTreeMap<String, BTreeMap<String, String>>,
 ) -> Result<Run> {
-    let engine = Engine::new(&EngineOptions::default())?;
-    let probes = components
-        .into_iter()
-        .map(|bytes| Ok(component::load(&engine, bytes)?))
-        .collect::<Result<Vec<Probe>>>()?;
-    run_loaded(kubeconfig, engine, probes, reach, grants, settings).await
+    let images = Images::default();
+    run_with(kubeconfig, components, reach, grants, settings, images).await
 }
 
 /// As [`run_set()`], with images of the program and without further grants.

@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+use crate::case::CaseId;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::kube::Object;
@@ -49,6 +50,18 @@ pub fn acquire_either(first: &[&str], second: &[&str], timeout: Duration) -> Res
     match acquire(first, timeout) {
         Err(Error::Unavailable(_)) => acquire(second, timeout),
         other => other,
+    }
+}
+
+/// As [`acquire`] with [`TURN`], for `cases` that all rest on it: where it cannot be had each of them says why, and none is given.
+///
+/// # Errors
+/// Only those after which nothing can go on.
+pub fn acquire_for(names: &[&str], cases: &[CaseId]) -> Result<Option<Lease>> {
+    match acquire(names, TURN) {
+        Ok(lease) => Ok(Some(lease)),
+        Err(error) if error.ends_the_probe() => Err(error),
+        Err(error) => error.conclusion().leaves_untried(cases).map(|()| None),
     }
 }
 

@@ -13,10 +13,7 @@ use std::process::Command;
 use crate::add_ons::{AddOn, controllers};
 use crate::error::{Result, TestbedError};
 use crate::gobuild::{self, Go, Progress};
-use crate::version::{
-    CONTAINERD, DNS, DRA_DRIVER, GVISOR, KUEUE, KubernetesVersion, METRICS_ADAPTER, ModuleSet,
-    OPERATORS, PROMETHEUS, TOOLS,
-};
+use crate::version::{KubernetesVersion, ModuleSet, SETS, TOOLS};
 
 /// The stage files that make kwok act like a kubelet; plain kwok has none. Paths below kwok's module folder.
 const KWOK_STAGES: [&str; 5] = [
@@ -231,18 +228,7 @@ fn survey_with(
 }
 
 pub(crate) fn set_of(name: &str, version: KubernetesVersion) -> &'static ModuleSet {
-    let sets = [
-        &TOOLS,
-        &CONTAINERD,
-        &DNS,
-        &GVISOR,
-        &DRA_DRIVER,
-        &PROMETHEUS,
-        &METRICS_ADAPTER,
-        &OPERATORS,
-        &KUEUE,
-    ];
-    sets.into_iter()
+    SETS.into_iter()
         .chain([version.node_modules])
         .find(|set| set.programs.iter().any(|(n, _)| *n == name))
         .unwrap_or(version.modules)

@@ -273,6 +273,19 @@ pub(crate) static KUEUE: ModuleSet = ModuleSet {
     }],
 };
 
+/// All sets that do not belong to one version of Kubernetes.
+pub(crate) const SETS: [&ModuleSet; 9] = [
+    &TOOLS,
+    &CONTAINERD,
+    &DNS,
+    &GVISOR,
+    &DRA_DRIVER,
+    &PROMETHEUS,
+    &METRICS_ADAPTER,
+    &OPERATORS,
+    &KUEUE,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,19 +312,7 @@ mod tests {
 
     #[test]
     fn every_program_is_a_tool_of_its_module() {
-        for set in [
-            &K137,
-            &K137_NODE,
-            &TOOLS,
-            &CONTAINERD,
-            &DNS,
-            &GVISOR,
-            &DRA_DRIVER,
-            &PROMETHEUS,
-            &METRICS_ADAPTER,
-            &OPERATORS,
-            &KUEUE,
-        ] {
+        for set in SETS.into_iter().chain([&K137, &K137_NODE]) {
             for (name, package) in set.programs {
                 let own = package.strip_prefix("./").is_some_and(|folder| {
                     let sources = set.sources.iter().map(|(path, _)| *path);
