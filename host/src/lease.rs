@@ -7,6 +7,7 @@
 //! with leases is in [`graph`]; what a probe sees, in [`crate::capability::leases`].
 
 mod arbiter;
+mod choice;
 pub mod graph;
 mod inventory;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::cluster::{ApiError, Cluster};
 use crate::event::{Events, RunEventKind};
 use crate::manifest::{LeaseLine, Wish};
 use arbiter::{Arbiter, Ask, Offer, Placement, Ticket};
+pub use choice::{NodeChoice, NodeLabels};
 use inventory::Node;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +40,7 @@ pub struct Leases {
 struct Shared {
     cluster: Cluster,
     run: String,
+    choice: NodeChoice,
     events: Events,
     state: Mutex<State>,
     /// Counts what may let somebody go on.
@@ -125,12 +128,14 @@ pub struct Granted {
 }
 
 impl Leases {
-    /// Leases of a run. Asks the cluster nothing until somebody wants nodes. `cluster` is the engine's own connection.
-    pub fn new(cluster: Cluster, run: &str, events: Events) -> Leases {
+    /// Leases of a run. Asks the cluster nothing until somebody wants nodes. `cluster` is the engine's own connection;
+    /// `choice` says which nodes may be had.
+    pub fn new(cluster: Cluster, run: &str, choice: NodeChoice, events: Events) -> Leases {
         Leases {
             shared: Arc::new(Shared {
                 cluster,
                 run: run.to_owned(),
+                choice,
                 events,
                 state: Mutex::default(),
                 turns: watch::Sender::new(0),
@@ -174,6 +179,14 @@ impl Leases {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn scope(&self) -> inventory::Scope<'_> {
+        inventory::Scope {
+            cluster: &self.shared.cluster,
+            run: &self.shared.run,
+            labels: self.shared.choice.keys(),
+        }
+    }
+
     /// Something changed: grants what can be granted now, and wakes who waits.
     fn turn(&self) {
         self.state().arbiter.settle();
@@ -187,9 +200,7 @@ impl Leases {
         if read.is_some() && (since.is_none() || read > since) {
             return Ok(());
         }
-        let nodes = inventory::read(&self.shared.cluster, &self.shared.run)
-            .await
-            .map_err(unread)?;
+        let nodes = inventory::read(&self.scope()).await.map_err(unread)?;
         {
             let mut state = self.state();
             let offers = nodes
@@ -239,7 +250,7 @@ impl Leases {
                 .filter_map(|name| Some((name.clone(), of(name)?)))
                 .collect()
         };
-        let fresh = inventory::refresh(&self.shared.cluster, &self.shared.run, &known)
+        let fresh = inventory::refresh(&self.scope(), &known)
             .await
             .map_err(unread)?;
         let mut state = self.state();
@@ -273,6 +284,7 @@ fn offer(node: &Node) -> Offer {
     Offer {
         usable: node.usable,
         played: node.played,
+        labels: node.labels.clone(),
         units: node.units(),
     }
 }
@@ -333,7 +345,7 @@ impl Holder {
         }
         let began = Instant::now();
         let until = began + timeout;
-        let ask = ask_of(lines);
+        let ask = ask_of(lines, self.leases.shared.choice.of(&self.probe));
         self.leases.possible(&ask).await?;
         let ticket = self
             .leases
@@ -554,7 +566,7 @@ impl Holder {
         let mut all = Vec::new();
         for (before, placement) in grips {
             let shared = &self.leases.shared;
-            match inventory::refresh(&shared.cluster, &shared.run, &before).await {
+            match inventory::refresh(&self.leases.scope(), &before).await {
                 Ok(after) => {
                     let alone =
                         |name: &str| placement.nodes.get(name).is_some_and(|share| share.alone);
@@ -588,8 +600,11 @@ impl Drop for Holder {
     }
 }
 
-fn ask_of(lines: &[&LeaseLine]) -> Ask {
-    let mut ask = Ask::default();
+fn ask_of(lines: &[&LeaseLine], labels: &NodeLabels) -> Ask {
+    let mut ask = Ask {
+        labels: labels.clone(),
+        ..Ask::default()
+    };
     for line in lines {
         match &line.wish {
             Wish::Nodes(wish) => ask.nodes.push(wish.clone()),

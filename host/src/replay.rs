@@ -18,6 +18,8 @@ use crate::recording::{self, Player, ReadOptions, Recording};
 use crate::run::{GuestEnd, GuestRun, classify, run_guest};
 use crate::runfolder::{self, FolderError};
 use futures::{StreamExt as _, stream};
+use serde::Serialize;
+use serde_json::Map;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
@@ -312,6 +314,20 @@ impl Replay<'_> {
         }
     }
 
+    /// Notes each field in which two structs differ.
+    fn same_fields<T: Serialize>(&mut self, what: &str, recorded: &T, replayed: &T) {
+        let fields = |value: &T| serde_json::to_value(value).unwrap_or_default();
+        let (recorded, replayed) = (fields(recorded), fields(replayed));
+        let names = recorded.as_object().into_iter().flat_map(Map::keys);
+        for name in names.filter(|name| recorded[*name] != replayed[*name]) {
+            self.find(
+                format!("{what}: {name}"),
+                recorded[name].to_string(),
+                replayed[name].to_string(),
+            );
+        }
+    }
+
     async fn replayed(&mut self, loaded: Result<&Probe, &NoComponent>) -> (Depth, u64) {
         let Some(relative) = &self.attempt.recording else {
             let why = format!("no recording: {}", self.attempt.outcome.word());
@@ -416,13 +432,7 @@ impl Replay<'_> {
         if end.outcome != attempt.outcome {
             self.find("outcome", outcome(&attempt.outcome), outcome(&end.outcome));
         }
-        if end.usage != attempt.usage {
-            self.find(
-                "usage",
-                format!("{:?}", attempt.usage),
-                format!("{:?}", end.usage),
-            );
-        }
+        self.same_fields("usage", &attempt.usage, &end.usage);
         if end.left_behind != attempt.left_behind {
             self.find(
                 "left behind",
@@ -446,13 +456,7 @@ impl Replay<'_> {
             &manifest.requirements.join(", "),
         );
         let asked = Limits::from(&manifest.budget);
-        if recording.header().limits != asked {
-            self.find(
-                "limits",
-                format!("{:?}", recording.header().limits),
-                format!("{asked:?}"),
-            );
-        }
+        self.same_fields("limits", &recording.header().limits, &asked);
     }
 
     /// Judges the recorded calls again and compares verdict, reasons and every case.

@@ -9,7 +9,7 @@ use crate::event::Events;
 use crate::gate::{LiveDoor, Snapshots, StopSignal, expiry};
 use crate::grant::{Effective, Grants};
 use crate::journal::{Journal, JournalHead};
-use crate::lease::Leases;
+use crate::lease::{Leases, NodeChoice};
 use crate::manifest::Manifest;
 use crate::model::ClusterRecord;
 use crate::recording::format::{FORMAT, Header, Limits};
@@ -106,7 +106,12 @@ impl Scratch {
             [&*self.manifest],
         )
         .map_err(|e| text(&e))?;
-        let leases = Leases::new(cluster.clone(), &self.run, Events::silent());
+        let leases = Leases::new(
+            cluster.clone(),
+            &self.run,
+            NodeChoice::default(),
+            Events::silent(),
+        );
         let recorder = Recorder::create_with(&folder.join("attempt-1"), &self.header(), self.sink)
             .map_err(|e| text(&e))?;
         let grants = Grants::all_asked(&self.manifest);

@@ -9,6 +9,7 @@ use karat_engine::event::Events;
 use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
 use karat_engine::images::Images;
+use karat_engine::lease::NodeChoice;
 use karat_engine::model::{AttemptRecord, Reach, RunRecord};
 use karat_engine::recording::{self, Recording};
 use karat_engine::redact::Rules;
@@ -222,6 +223,7 @@ async fn run_all(
         reach,
         settings,
         images,
+        nodes: NodeChoice::default(),
         parallel: 2,
         out: folder.path().join("run"),
         mode: Mode::New,

@@ -10,6 +10,7 @@ use crate::ui::text::shown;
 use anyhow::anyhow;
 use karat_engine::cluster::ConnectOptions;
 use karat_engine::images::{Images, Placement};
+use karat_engine::lease::NodeChoice;
 use karat_engine::manifest::{Manifest, SettingKind};
 use karat_engine::model::Reach;
 use karat_engine::product::platform::{PLATFORM_SIZE_MAX, Platform};
@@ -46,6 +47,8 @@ pub(crate) struct Selection {
     pub(crate) witness: bool,
     /// The program's own images, and mirrors.
     pub(crate) images: Images,
+    /// The nodes that leases may take.
+    pub(crate) nodes: NodeChoice,
 }
 
 impl Selection {
@@ -73,6 +76,19 @@ impl Selection {
         }
         let settings = settings(&args.settings, &probes)?;
         let enforce = enforced(args, &probes)?;
+        let platform = match &args.config {
+            Some(file) => config(file)?,
+            None => Platform::default(),
+        };
+        let mut named = platform.nodes.of.keys();
+        // A word that no probe has would silently give that probe every node.
+        if let Some(word) = named.find(|word| probes.iter().all(|one| one.manifest.id != **word)) {
+            return Err(CommandError::usage(anyhow!(
+                "[nodes] of the configuration names the probe `{}`, and there is none with this id",
+                shown(word)
+            ))
+            .hint("see `karat list` for the ids of probes"));
+        }
         if args.witness && reach(args.reach) == Reach::Read {
             return Err(CommandError::usage(anyhow!(
                 "`--witness` makes a namespace and an account, and a run of reach `read` makes nothing"
@@ -91,7 +107,8 @@ impl Selection {
             }),
             settings,
             parallel: args.parallel.map_or(PARALLEL_DEFAULT, usize::from),
-            images: images(args.config.as_deref(), &OwnImages::needed_by(&probes)?)?,
+            images: Images::new(&OwnImages::needed_by(&probes)?.digests(), platform.images),
+            nodes: platform.nodes,
             probes,
         })
     }

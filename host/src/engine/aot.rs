@@ -1,9 +1,9 @@
 //! Compiled code on disk, so that a probe is compiled once for each engine version and machine.
 //!
-//! Machine code is trusted code, so this module only ever loads what it wrote itself: the folder must belong to us and be
-//! closed to others, a file is re-hashed when it is read, and its name depends on the component's digest and on everything
-//! that the compiler's output depends on. Any trouble ends in a fresh compilation, never in an error. Precompiled code from
-//! anywhere else is refused by [`crate::component`].
+//! Machine code is trusted code, so this module only ever loads what it wrote itself: nobody else may write to the folder, a
+//! file is re-hashed when it is read, and its name depends on the component's digest and on everything that the compiler's
+//! output depends on. Any trouble ends in a fresh compilation, never in an error. Precompiled code from anywhere else is
+//! refused by [`crate::component`]. Code that nobody needed for a month is removed.
 
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -11,10 +11,20 @@ use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use wasmtime::component::Component;
 
 /// Largest file that is read back; CPython compiles to about 35 MB.
 const MAX_FILE_BYTES: u64 = 512 << 20;
+
+/// Ending of the files.
+const EXTENSION: &str = "cwasm";
+
+/// For how long code is kept that nobody needs.
+const KEPT: Duration = Duration::from_hours(24 * 30);
+
+/// How old the time of a file gets before a reader sets it anew.
+const FRESH: Duration = Duration::from_hours(24);
 
 /// Length of the digest at the start of a file.
 const DIGEST_BYTES: usize = 32;
@@ -58,16 +68,21 @@ impl AotCache {
         key.update(digest.as_bytes());
         key.update([0]);
         key.update(self.compatibility.as_bytes());
-        self.folder.join(format!("{}.cwasm", hex(&key.finalize())))
+        self.folder
+            .join(hex(&key.finalize()))
+            .with_extension(EXTENSION)
     }
 
     /// The code of a file that is intact and that nobody else could have written.
     fn read(&self, file: &Path) -> Option<Vec<u8>> {
-        is_private(&self.folder).ok()?;
+        is_ours(&self.folder).ok()?;
         let open = fs::File::open(file).ok()?;
         let meta = open.metadata().ok()?;
         if !meta.is_file() || meta.uid() != own_uid() || meta.len() > MAX_FILE_BYTES {
             return None;
+        }
+        if age(&meta) > FRESH {
+            let _ = open.set_modified(SystemTime::now());
         }
         let mut content = Vec::with_capacity(usize::try_from(meta.len()).ok()?);
         open.take(MAX_FILE_BYTES).read_to_end(&mut content).ok()?;
@@ -82,13 +97,33 @@ impl AotCache {
                 .mode(0o700)
                 .create(&self.folder)?;
         }
-        is_private(&self.folder)?;
+        is_ours(&self.folder)?;
         let mut temporary = tempfile::NamedTempFile::new_in(&self.folder)?;
         temporary.write_all(&Sha256::digest(code))?;
         temporary.write_all(code)?;
         temporary.persist(file)?;
+        self.prune()
+    }
+
+    /// Removes what nobody needed for a long time: code of probes and engines that were replaced.
+    fn prune(&self) -> std::io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let is_code = entry.path().extension().is_some_and(|e| e == EXTENSION);
+            if is_code && age(&entry.metadata()?) > KEPT {
+                fs::remove_file(entry.path())?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Time since a file was written or set anew; none where a clock went back.
+fn age(meta: &fs::Metadata) -> Duration {
+    let modified = meta.modified().ok();
+    modified
+        .and_then(|time| time.elapsed().ok())
+        .unwrap_or_default()
 }
 
 /// Everything that the compiler's output depends on, as text.
@@ -107,13 +142,13 @@ pub(crate) fn compatibility(engine: &wasmtime::Engine) -> String {
     hex(&hasher.0.finalize())
 }
 
-fn is_private(folder: &Path) -> std::io::Result<()> {
+fn is_ours(folder: &Path) -> std::io::Result<()> {
     let meta = fs::symlink_metadata(folder)?;
-    if meta.is_dir() && meta.uid() == own_uid() && meta.permissions().mode() & 0o077 == 0 {
+    if meta.is_dir() && meta.uid() == own_uid() && meta.permissions().mode() & 0o022 == 0 {
         Ok(())
     } else {
         Err(std::io::Error::other(
-            "the folder for compiled code is open to others",
+            "others can write to the folder for compiled code",
         ))
     }
 }
@@ -194,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_open_to_others_is_neither_read_nor_written() {
+    fn a_folder_that_others_can_write_to_is_neither_read_nor_written() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("aot");
         let engine = engine(&folder);
@@ -202,7 +237,32 @@ mod tests {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).unwrap();
         assert!(engine.compile("sha256:empty", b"not wasm").is_err());
         engine.compile("sha256:second", EMPTY).unwrap();
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        // Code is no secret: others may read.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         only_file(&folder);
+        engine.compile("sha256:empty", b"not wasm").unwrap();
+    }
+
+    #[test]
+    fn what_nobody_needs_is_removed_and_nothing_else() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("aot");
+        let engine = engine(&folder);
+        let long_ago = SystemTime::now() - KEPT - FRESH;
+        let age_all = || {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let file = fs::File::open(entry.unwrap().path()).unwrap();
+                file.set_modified(long_ago).unwrap();
+            }
+        };
+        engine.compile("sha256:old", EMPTY).unwrap();
+        engine.compile("sha256:used", EMPTY).unwrap();
+        fs::write(folder.join("notes.txt"), "not ours").unwrap();
+        age_all();
+        engine.compile("sha256:used", b"not wasm").unwrap();
+        engine.compile("sha256:new", EMPTY).unwrap();
+        assert!(engine.compile("sha256:old", b"not wasm").is_err());
+        engine.compile("sha256:used", b"not wasm").unwrap();
+        assert!(folder.join("notes.txt").exists());
     }
 }

@@ -6,6 +6,7 @@
 //! - **In order.** Asks are looked at in the order of their arrival. One that cannot be granted yet keeps a place for what it
 //!   needs, and later ones get only what is left beside it: they overtake where they do no harm, and nobody starves.
 
+use super::choice::NodeLabels;
 use crate::manifest::{NodesWish, UnitsWish};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,8 @@ pub(super) struct Offer {
     pub(super) usable: bool,
     /// A simulator plays it: no container runs there.
     pub(super) played: bool,
+    /// Those of its labels that a [`super::NodeChoice`] names.
+    pub(super) labels: BTreeMap<String, String>,
     /// Units by kind that nobody outside of this run holds.
     pub(super) units: BTreeMap<String, u64>,
 }
@@ -25,6 +28,8 @@ pub(super) struct Offer {
 pub(super) struct Ask {
     /// Each of these gets nodes of its own.
     pub(super) nodes: Vec<NodesWish>,
+    /// What those nodes must have.
+    pub(super) labels: NodeLabels,
     /// Lock and whether it may be shared.
     pub(super) locks: BTreeMap<String, bool>,
 }
@@ -255,8 +260,8 @@ impl Arbiter {
 
 fn nodes_only(ask: &Ask) -> Ask {
     Ask {
-        nodes: ask.nodes.clone(),
         locks: BTreeMap::new(),
+        ..ask.clone()
     }
 }
 
@@ -286,9 +291,9 @@ fn place(offers: &BTreeMap<String, Offer>, ask: &Ask, view: &View) -> Result<Pla
         placement.locks.insert(lock.clone(), *shared);
     }
     for wish in &ask.nodes {
-        let mut found = fitting(offers, wish, &view, &placement);
+        let mut found = fitting(offers, wish, &ask.labels, &view, &placement);
         if (found.len() as u64) < u64::from(wish.least) {
-            return Err(missing(wish, found.len()));
+            return Err(missing(wish, &ask.labels, found.len()));
         }
         found.truncate(usize::try_from(wish.most).unwrap_or(usize::MAX));
         for (name, share) in found {
@@ -316,9 +321,9 @@ fn keep(offers: &BTreeMap<String, Offer>, ask: &Ask, view: &View) -> Placement {
         }
     }
     for wish in &ask.nodes {
-        let mut chosen = fitting(offers, wish, view, &kept);
+        let mut chosen = fitting(offers, wish, &ask.labels, view, &kept);
         let names: BTreeSet<String> = chosen.iter().map(|(name, _)| name.clone()).collect();
-        let all = fitting(offers, wish, &View::default(), &kept);
+        let all = fitting(offers, wish, &ask.labels, &View::default(), &kept);
         chosen.extend(all.into_iter().filter(|(name, _)| !names.contains(name)));
         chosen.truncate(usize::try_from(wish.least).unwrap_or(usize::MAX));
         kept.nodes.extend(chosen);
@@ -326,7 +331,7 @@ fn keep(offers: &BTreeMap<String, Offer>, ask: &Ask, view: &View) -> Placement {
     kept
 }
 
-fn missing(wish: &NodesWish, found: usize) -> String {
+fn missing(wish: &NodesWish, labels: &NodeLabels, found: usize) -> String {
     let units = match wish.units {
         UnitsWish::Count(0) => String::new(),
         UnitsWish::Count(count) => format!(" with {count} free units of one kind on each"),
@@ -337,8 +342,13 @@ fn missing(wish: &NodesWish, found: usize) -> String {
     } else {
         ""
     };
+    let chosen = if *labels == NodeLabels::default() {
+        String::new()
+    } else {
+        format!(" among those with the labels {labels}, which the configuration asks for")
+    };
     format!(
-        "{} Ready, schedulable worker nodes{kind}{units} are needed, and there are {found}",
+        "{} Ready, schedulable worker nodes{kind}{units} are needed, and there are {found}{chosen}",
         wish.least
     )
 }
@@ -347,6 +357,7 @@ fn missing(wish: &NodesWish, found: usize) -> String {
 fn fitting(
     offers: &BTreeMap<String, Offer>,
     wish: &NodesWish,
+    labels: &NodeLabels,
     view: &View,
     own: &Placement,
 ) -> Vec<(String, Share)> {
@@ -354,7 +365,7 @@ fn fitting(
     let open: Vec<(&String, &Offer, &Use)> = offers
         .iter()
         .filter(|(name, offer)| offer.usable && !own.nodes.contains_key(*name))
-        .filter(|(_, offer)| !(wish.containers && offer.played))
+        .filter(|(_, offer)| !(wish.containers && offer.played) && labels.fit(&offer.labels))
         .map(|(name, offer)| (name, offer, view.nodes.get(name).unwrap_or(&unused)))
         .filter(|(_, _, used)| !(used.alone || wish.alone && used.holders > 0))
         .collect();

@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) usable: bool,
     /// A simulator plays it: no container runs there.
     pub(super) played: bool,
+    /// Those of its labels that a [`super::NodeChoice`] names.
+    pub(super) labels: BTreeMap<String, String>,
     /// Keys of the taints that pods must tolerate.
     pub(super) taints: BTreeSet<String>,
     /// What pods may request: `cpu` and extended resources in thousandths, `memory` in thousandths of a byte.
@@ -116,11 +118,25 @@ fn is_extended(resource: &str) -> bool {
         .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
 }
 
+/// What is read, and for whom.
+pub(super) struct Scope<'a> {
+    pub(super) cluster: &'a Cluster,
+    /// Id of the run: its pods are not somebody else's.
+    pub(super) run: &'a str,
+    /// Keys of the labels that count.
+    pub(super) labels: BTreeSet<String>,
+}
+
 /// Reads everything.
-pub(super) async fn read(cluster: &Cluster, run: &str) -> Result<BTreeMap<String, Node>, ApiError> {
+pub(super) async fn read(scope: &Scope<'_>) -> Result<BTreeMap<String, Node>, ApiError> {
+    let Scope {
+        cluster,
+        run,
+        labels,
+    } = scope;
     let mut nodes = BTreeMap::new();
     each(cluster, "/api/v1/nodes", "", |object| {
-        if let Some((name, node)) = node(object) {
+        if let Some((name, node)) = node(object, labels) {
             nodes.insert(name, node);
         }
     })
@@ -147,7 +163,7 @@ pub(super) async fn read(cluster: &Cluster, run: &str) -> Result<BTreeMap<String
 pub(super) async fn count(cluster: &Cluster) -> Result<u64, ApiError> {
     let mut usable = BTreeSet::new();
     each(cluster, "/api/v1/nodes", "", |object| {
-        if let Some((name, node)) = node(object)
+        if let Some((name, node)) = node(object, &BTreeSet::new())
             && node.usable
         {
             usable.insert(name);
@@ -159,17 +175,21 @@ pub(super) async fn count(cluster: &Cluster) -> Result<u64, ApiError> {
 
 /// Reads some nodes again. One that is gone is left out.
 pub(super) async fn refresh(
-    cluster: &Cluster,
-    run: &str,
+    scope: &Scope<'_>,
     known: &BTreeMap<String, Node>,
 ) -> Result<BTreeMap<String, Node>, ApiError> {
+    let Scope {
+        cluster,
+        run,
+        labels,
+    } = scope;
     let mut nodes = BTreeMap::new();
     for name in known.keys() {
         let path = format!("/api/v1/nodes/{}", encode(name));
         let Some(object) = cluster.find_json(&path).await? else {
             continue;
         };
-        let Some((name, mut fresh)) = node(&object) else {
+        let Some((name, mut fresh)) = node(&object, labels) else {
             continue;
         };
         let selector = encode(&format!("spec.nodeName={name},{LIVING}"));
@@ -277,7 +297,8 @@ fn amounts(value: &Value) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn node(object: &Value) -> Option<(String, Node)> {
+/// A node as the API tells it, with those of its labels that have these keys.
+fn node(object: &Value, labels: &BTreeSet<String>) -> Option<(String, Node)> {
     let name = text(&object["metadata"]["name"]);
     if name.is_empty() {
         return None;
@@ -297,6 +318,13 @@ fn node(object: &Value) -> Option<(String, Node)> {
     let node = Node {
         uid: text(&object["metadata"]["uid"]).to_owned(),
         played: is_played(object),
+        labels: labels
+            .iter()
+            .filter_map(|key| {
+                let value = object["metadata"]["labels"][key].as_str()?;
+                Some((key.clone(), value.to_owned()))
+            })
+            .collect(),
         usable: ready && !going && object["spec"]["unschedulable"] != true && !refused,
         taints,
         allocatable: amounts(&object["status"]["allocatable"]),

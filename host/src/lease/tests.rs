@@ -74,7 +74,7 @@ fn leases() -> (Leases, Arc<Mutex<Vec<Value>>>, Arc<AtomicU64>) {
     let (pods, requests) = (Arc::default(), Arc::default());
     let cluster = cluster(Arc::clone(&pods), Arc::clone(&requests));
     (
-        Leases::new(cluster, "abcdefgh", Events::silent()),
+        Leases::new(cluster, "abcdefgh", NodeChoice::default(), Events::silent()),
         pods,
         requests,
     )

@@ -14,12 +14,17 @@
 //! [images]                            # for clusters that cannot pull from everywhere
 //! pushed-to = "registry.example/karat"
 //! mirrors = { "registry.k8s.io" = "mirror.example/k8s" }
+//!
+//! [nodes]                             # which nodes leases may take: those with all of these labels
+//! labels = { pool = "tests" }
+//! probes = { gang-scheduling = { pool = "large" } }   # for one probe, instead
 //! ```
 //!
 //! A declaration stands in for the positive sign of real hardware that a run did not see. It never turns a simulation into
 //! something else.
 
 use crate::images::{Placement, is_place};
+use crate::lease::{NodeChoice, NodeLabels};
 use crate::lint::FIELDS;
 use crate::manifest::source::{Problem, Source, shown};
 use crate::report::text::is_treacherous;
@@ -65,6 +70,8 @@ pub struct Platform {
     pub declarations: Vec<Declaration>,
     /// Where images come from.
     pub images: Placement,
+    /// Which nodes leases may take.
+    pub nodes: NodeChoice,
 }
 
 /// What somebody stands in for.
@@ -112,6 +119,7 @@ impl Platform {
             platform.declarations.push(reader.declaration(raw)?);
         }
         platform.images = reader.images(&raw.images)?;
+        platform.nodes = reader.nodes(&raw.nodes)?;
         Ok(platform)
     }
 }
@@ -125,6 +133,8 @@ struct RawFile {
     declaration: Vec<RawDeclaration>,
     #[serde(default)]
     images: RawImages,
+    #[serde(default)]
+    nodes: RawNodes,
 }
 
 #[derive(Default, Deserialize)]
@@ -133,6 +143,17 @@ struct RawImages {
     pushed_to: Option<S<String>>,
     #[serde(default)]
     mirrors: BTreeMap<S<String>, S<String>>,
+}
+
+type RawLabels = BTreeMap<S<String>, S<String>>;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNodes {
+    #[serde(default)]
+    labels: RawLabels,
+    #[serde(default)]
+    probes: BTreeMap<String, RawLabels>,
 }
 
 #[derive(Deserialize)]
@@ -249,6 +270,36 @@ impl Reader<'_> {
         })
     }
 
+    fn nodes(&self, raw: &RawNodes) -> Result<NodeChoice, PlatformError> {
+        let mut choice = NodeChoice {
+            all: self.labels(&raw.labels)?,
+            ..NodeChoice::default()
+        };
+        for (probe, labels) in &raw.probes {
+            choice.of.insert(probe.clone(), self.labels(labels)?);
+        }
+        Ok(choice)
+    }
+
+    fn labels(&self, raw: &RawLabels) -> Result<NodeLabels, PlatformError> {
+        let mut labels = BTreeMap::new();
+        for (key, value) in raw {
+            if !is_label_key(key.get_ref()) {
+                let message = format!(
+                    "`{}` is no key of a label; write one as `kubectl get nodes --show-labels` shows it",
+                    shown(key.get_ref())
+                );
+                return self.refuse(key.span(), message);
+            }
+            if !value.get_ref().is_empty() && !is_label_name(value.get_ref()) {
+                let message = format!("`{}` is no value of a label", shown(value.get_ref()));
+                return self.refuse(value.span(), message);
+            }
+            labels.insert(key.get_ref().clone(), value.get_ref().clone());
+        }
+        Ok(NodeLabels(labels))
+    }
+
     fn place(&self, place: &S<String>) -> Result<String, PlatformError> {
         if is_place(place.get_ref()) {
             return Ok(place.get_ref().clone());
@@ -259,6 +310,29 @@ impl Reader<'_> {
         );
         self.refuse(place.span(), message)
     }
+}
+
+/// A key of a label: a name, with a DNS prefix or without. Source: Kubernetes, "Labels and Selectors".
+fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        None => is_label_name(key),
+        Some((prefix, name)) => {
+            let dns = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
+            !prefix.is_empty()
+                && prefix.len() <= 253
+                && prefix.chars().all(dns)
+                && is_label_name(name)
+        }
+    }
+}
+
+/// A name in a key, or a value that is not empty.
+fn is_label_name(text: &str) -> bool {
+    let end = |c: char| c.is_ascii_alphanumeric();
+    (1..=63).contains(&text.len())
+        && text.starts_with(end)
+        && text.ends_with(end)
+        && text.chars().all(|c| end(c) || "-_.".contains(c))
 }
 
 #[cfg(test)]
@@ -304,6 +378,28 @@ mod tests {
             ("pushed-to", "pushed", "unknown field"),
         ] {
             let found = problem(&images.replacen(old, new, 1));
+            assert!(found.message.contains(says), "{found}");
+        }
+        let nodes = "[nodes]\nlabels = {pool = \"tests\", \"example.com/zone\" = \"\"}\n\
+            probes = {gang-scheduling = {type = \"kwok\"}}\n";
+        let chosen = Platform::parse(nodes, "karat.toml").unwrap().nodes;
+        assert_eq!(
+            chosen.of("dra-support").to_string(),
+            "example.com/zone=,pool=tests"
+        );
+        assert_eq!(chosen.of("gang-scheduling").to_string(), "type=kwok");
+        for (old, new, says) in [
+            ("pool", "\"in valid\"", "no key of a label"),
+            (
+                "\"example.com/zone\"",
+                "\"Example/zone\"",
+                "no key of a label",
+            ),
+            ("tests", "-x", "no value of a label"),
+            ("labels", "label", "unknown field"),
+            ("\"kwok\"", "5", "invalid type"),
+        ] {
+            let found = problem(&nodes.replacen(old, new, 1));
             assert!(found.message.contains(says), "{found}");
         }
         let all = GOOD.replace("gang_scheduling", "*");

@@ -25,7 +25,7 @@ use crate::gate::{Door, Snapshots, StopSignal};
 use crate::grant::Grants;
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
-use crate::lease::Leases;
+use crate::lease::{Leases, NodeChoice};
 use crate::manifest::{Manifest, SettingKind};
 use crate::model::{ClusterRecord, Outcome, Reach, RunRecord};
 use crate::recording::format::Limits;
@@ -62,6 +62,8 @@ pub struct RunRequest {
     pub settings: BTreeMap<String, BTreeMap<String, String>>,
     /// The program's own images, and mirrors.
     pub images: Images,
+    /// The nodes that leases may take.
+    pub nodes: NodeChoice,
     /// Probes at one time, at least 1; cut at [`PARALLEL_MAX`].
     pub parallel: usize,
     /// The output folder. New or empty for a new run; the folder of the run for the other modes.

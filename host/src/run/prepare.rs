@@ -167,6 +167,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
             leases: Leases::new(
                 request.engine_cluster.clone(),
                 &record.run,
+                request.nodes,
                 request.events.clone(),
             ),
             engine_cluster: request.engine_cluster,

@@ -11,6 +11,7 @@ use karat_engine::event::Events;
 use karat_engine::gate::{Door, StopSignal};
 use karat_engine::grant::{Effective, Grants};
 use karat_engine::images::Images;
+use karat_engine::lease::NodeChoice;
 use karat_engine::manifest::Manifest;
 use karat_engine::model::{Reach, Verdict};
 use karat_engine::names::sandbox_namespace;
@@ -91,6 +92,7 @@ async fn the_audit_log_shows_the_narrow_account_at_work_and_nothing_is_left_of_i
         reach: Reach::Sandbox,
         settings: BTreeMap::new(),
         images: Images::default(),
+        nodes: NodeChoice::default(),
         parallel: 1,
         out: folder.path().join("run"),
         mode: Mode::New,

@@ -8,6 +8,7 @@ use karat_engine::event::{Events, RunEventKind};
 use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
 use karat_engine::images::Images;
+use karat_engine::lease::NodeChoice;
 use karat_engine::model::{Outcome, Reach, RunRecord, Verdict};
 use karat_engine::replay::{Depth, replay};
 use karat_engine::run::lock::Lock;
@@ -65,6 +66,7 @@ pub(crate) async fn request(
         reach: Reach::ClusterObjects,
         settings: BTreeMap::new(),
         images: Images::default(),
+        nodes: NodeChoice::default(),
         parallel: 4,
         out: out.to_owned(),
         mode: Mode::New,

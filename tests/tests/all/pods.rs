@@ -10,6 +10,7 @@ use karat_engine::component;
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::grant::Grants;
 use karat_engine::images::{Images, Placement};
+use karat_engine::lease::NodeChoice;
 use karat_engine::model::{Reach, Verdict};
 use karat_engine::recording::Recording;
 use karat_engine::recording::format::{Entry, Failure, ReplyKind, Seen};
@@ -501,6 +502,7 @@ async fn a_real_node_tells_the_same() -> Result<()> {
     let record = run::run(RunRequest {
         reach: Reach::Sandbox,
         images: own,
+        nodes: NodeChoice::default(),
         probe_cluster: Cluster::connect(ConnectOptions {
             kubeconfig: Some(proxy.kubeconfig().to_owned()),
             ..ConnectOptions::default()

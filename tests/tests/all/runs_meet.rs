@@ -10,6 +10,7 @@ use karat_engine::event::{Events, RunEvent, RunEventKind};
 use karat_engine::gate::{StopHandle, StopSignal};
 use karat_engine::grant::Grants;
 use karat_engine::images::Images;
+use karat_engine::lease::NodeChoice;
 use karat_engine::model::{Reach, RunRecord};
 use karat_engine::run::lock::{LeaseOptions, Lock};
 use karat_engine::run::{Mode, RunError, RunRequest, run};
@@ -80,6 +81,7 @@ impl Lab {
             reach: Reach::Sandbox,
             settings: BTreeMap::new(),
             images: Images::default(),
+            nodes: NodeChoice::default(),
             parallel: 1,
             out: self.out(name),
             mode,
@@ -367,6 +369,7 @@ async fn who_may_not_make_leases_is_told_what_to_do() -> Result<()> {
         reach: Reach::Sandbox,
         settings: BTreeMap::new(),
         images: Images::default(),
+        nodes: NodeChoice::default(),
         parallel: 1,
         out: lab.out("forbidden"),
         mode: Mode::New,

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use karat_engine::component::{self, Probe};
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::images::{Images, Placement};
+use karat_engine::lease::NodeChoice;
 use karat_engine::model::Verdict;
 use karat_engine::recording::{self, Recording};
 use karat_engine::run::{RunRequest, run};
@@ -96,6 +97,7 @@ async fn no_pod_of_a_probe_lies_on_a_node_of_another() -> Result<()> {
     let record = run(RunRequest {
         parallel: probes.len(),
         images: own,
+        nodes: NodeChoice::default(),
         ..request(&engine, &plane, probes, &out).await?
     })
     .await?;

@@ -135,6 +135,7 @@ impl Start<'_> {
             reach: self.selection.reach,
             settings: std::mem::take(&mut self.selection.settings),
             images: std::mem::take(&mut self.selection.images),
+            nodes: std::mem::take(&mut self.selection.nodes),
             parallel: self.selection.parallel,
             out: self.folder.path.clone(),
             mode: self.folder.mode,

@@ -15,17 +15,17 @@ fn wish(least: u32, most: u32, units: UnitsWish, alone: bool) -> NodesWish {
 fn nodes(wish: NodesWish) -> Ask {
     Ask {
         nodes: vec![wish],
-        locks: BTreeMap::new(),
+        ..Ask::default()
     }
 }
 
 fn locks(list: &[(&str, bool)]) -> Ask {
     Ask {
-        nodes: Vec::new(),
         locks: list
             .iter()
             .map(|(lock, shared)| ((*lock).to_owned(), *shared))
             .collect(),
+        ..Ask::default()
     }
 }
 
@@ -36,8 +36,8 @@ fn arbiter(units: &[u64]) -> Arbiter {
             &format!("n{at}"),
             Offer {
                 usable: true,
-                played: false,
                 units: BTreeMap::from([("gpu".to_owned(), *units)]),
+                ..Offer::default()
             },
         );
     }
@@ -158,8 +158,8 @@ fn units_are_of_one_kind_and_never_given_twice() {
         "n2",
         Offer {
             usable: true,
-            played: false,
             units: BTreeMap::from([("tpu".to_owned(), 8)]),
+            ..Offer::default()
         },
     );
     let two = nodes(wish(2, 16, UnitsWish::Count(1), false));
@@ -192,7 +192,7 @@ fn played_nodes_run_no_containers() {
             Offer {
                 usable: true,
                 played,
-                units: BTreeMap::new(),
+                ..Offer::default()
             },
         );
     }
@@ -205,6 +205,34 @@ fn played_nodes_run_no_containers() {
     assert_eq!(
         arbiter.impossible(&nodes(real(2))).unwrap(),
         "2 Ready, schedulable worker nodes that run containers are needed, and there are 1"
+    );
+}
+
+#[test]
+fn only_nodes_with_the_labels_that_were_asked_for_are_given() {
+    let labels = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
+    let mut arbiter = Arbiter::default();
+    for (name, zone) in [("n0", "a"), ("n1", "b"), ("n2", "b")] {
+        arbiter.offer(
+            name,
+            Offer {
+                usable: true,
+                labels: labels(zone),
+                ..Offer::default()
+            },
+        );
+    }
+    let in_b = |least| Ask {
+        labels: NodeLabels(labels("b")),
+        ..nodes(wish(least, 3, NONE, true))
+    };
+    let (_, got) = ask(&mut arbiter, "a", in_b(1));
+    assert_eq!(got.unwrap(), ["n1", "n2"]);
+    let (_, got) = ask(&mut arbiter, "b", in_b(1));
+    assert_eq!(got, None, "n0 is free and has another label");
+    assert_eq!(
+        arbiter.impossible(&in_b(3)).unwrap(),
+        "3 Ready, schedulable worker nodes are needed, and there are 2 among those with the labels zone=b, which the configuration asks for"
     );
 }
 
@@ -237,8 +265,8 @@ fn a_recalled_grant_keeps_its_place() {
         "n0",
         Offer {
             usable: true,
-            played: false,
             units: BTreeMap::from([("gpu".to_owned(), 1)]),
+            ..Offer::default()
         },
     );
     arbiter.settle();

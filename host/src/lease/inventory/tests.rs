@@ -27,15 +27,15 @@ fn nodes_that_are_not_for_pods_do_not_count() {
         ),
         (taint("nvidia.com/gpu", "NoSchedule"), true),
     ] {
-        let (_, found) = node(&ready("n", spec.clone(), json!({}))).unwrap();
+        let (_, found) = node(&ready("n", spec.clone(), json!({})), &BTreeSet::new()).unwrap();
         assert_eq!(found.usable, usable, "{spec}");
     }
     let mut sick = ready("n", json!({}), json!({}));
     sick["status"]["conditions"][0]["status"] = "Unknown".into();
-    assert!(!node(&sick).unwrap().1.usable);
+    assert!(!node(&sick, &BTreeSet::new()).unwrap().1.usable);
     let mut going = ready("n", json!({}), json!({}));
     going["metadata"]["deletionTimestamp"] = "2026-11-21T10:00:00Z".into();
-    assert!(!node(&going).unwrap().1.usable);
+    assert!(!node(&going, &BTreeSet::new()).unwrap().1.usable);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn pod(uid: &str, namespace: &str, resource: &str) -> Value {
 #[test]
 fn pods_of_others_take_units_and_those_of_this_run_do_not() {
     let allocatable = json!({"cpu": "4", "vendor.example/gpu": "4", "hugepages-2Mi": "0", "requests.kubernetes.io/x": "9"});
-    let (_, mut node) = node(&ready("n", json!({}), allocatable)).unwrap();
+    let (_, mut node) = node(&ready("n", json!({}), allocatable), &BTreeSet::new()).unwrap();
     assert_eq!(
         node.units(),
         BTreeMap::from([("vendor.example/gpu".to_owned(), 4)])
@@ -117,7 +117,7 @@ fn slice(name: &str, generation: u64, of: u64, node: Option<&str>, devices: Valu
 }
 
 fn counted(slices: &[Value], claims: &[Value]) -> u64 {
-    let (name, found) = node(&ready("n", json!({}), json!({}))).unwrap();
+    let (name, found) = node(&ready("n", json!({}), json!({})), &BTreeSet::new()).unwrap();
     let mut nodes = BTreeMap::from([(name, found)]);
     let (mut pools, mut taken) = (Pools::default(), Taken::default());
     slices.iter().for_each(|slice| pools.add(slice));
@@ -183,7 +183,8 @@ fn claims_of_others_take_devices() {
         slices.iter().for_each(|slice| pools.add(slice));
         let mut taken = Taken::default();
         claims.iter().for_each(|claim| taken.add(claim, RUN));
-        let mut nodes = BTreeMap::from([node(&ready("n", json!({}), json!({}))).unwrap()]);
+        let mut nodes =
+            BTreeMap::from([node(&ready("n", json!({}), json!({})), &BTreeSet::new()).unwrap()]);
         pools.count(&taken, &mut nodes);
         nodes
     };
@@ -196,7 +197,13 @@ fn claims_of_others_take_devices() {
 #[test]
 fn what_others_changed_is_told_in_words() {
     let allocatable = json!({"cpu": "4", "vendor.example/gpu": "4"});
-    let fresh = || node(&ready("n", json!({}), allocatable.clone())).unwrap();
+    let fresh = || {
+        node(
+            &ready("n", json!({}), allocatable.clone()),
+            &BTreeSet::new(),
+        )
+        .unwrap()
+    };
     let told = |after: BTreeMap<String, Node>, alone: bool| {
         changes(&BTreeMap::from([fresh()]), &after, RUN, "me", |_| alone)
     };
