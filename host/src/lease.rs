@@ -361,7 +361,7 @@ impl Holder {
         let mut said = String::new();
         let result = loop {
             let why = match self.wait(&mut turns, ticket, until, &mut said).await {
-                Ok(placement) => match self.settle(&placement, until).await {
+                Ok(placement) => match self.settle(&placement, until, &mut said).await {
                     Ok(Some(before)) => break Ok((placement, before)),
                     Ok(None) => {
                         self.leases.state().arbiter.recall(ticket);
@@ -406,13 +406,7 @@ impl Holder {
             if Instant::now() >= until {
                 return Err(LeaseError::Busy(why));
             }
-            if why != *said {
-                said.clone_from(&why);
-                self.leases.shared.events.send(RunEventKind::LeaseAwaited {
-                    probe: self.probe.clone(),
-                    why,
-                });
-            }
+            self.say(why, said);
             tokio::select! {
                 // The sender lives as long as `self`.
                 _ = turns.changed() => {}
@@ -427,6 +421,7 @@ impl Holder {
         &self,
         placement: &Placement,
         until: Instant,
+        said: &mut String,
     ) -> Result<Option<BTreeMap<String, Node>>, LeaseError> {
         if placement.nodes.is_empty() {
             return Ok(Some(BTreeMap::new()));
@@ -451,12 +446,25 @@ impl Holder {
             let Some(namespace) = left else {
                 return Ok(Some(nodes));
             };
+            let why = format!(
+                "pods of another probe of this run are still on the nodes (namespace {namespace})"
+            );
             if Instant::now() >= until {
-                return Err(LeaseError::Busy(format!(
-                    "pods of another probe of this run are still on the nodes (namespace {namespace})"
-                )));
+                return Err(LeaseError::Busy(why));
             }
+            self.say(why, said);
             sleep(CLEARING).await;
+        }
+    }
+
+    /// Says why the attempt waits, once for each reason.
+    fn say(&self, why: String, said: &mut String) {
+        if why != *said {
+            said.clone_from(&why);
+            self.leases.shared.events.send(RunEventKind::LeaseAwaited {
+                probe: self.probe.clone(),
+                why,
+            });
         }
     }
 

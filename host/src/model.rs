@@ -141,8 +141,8 @@ impl Reason {
                 "free the units that the message names and run again",
             ),
             Reason::PermissionDenied => (
-                "the API server forbade a call inside a case",
-                "apply the RBAC that `karat plan` prints",
+                "a call inside a case was not allowed, by the API server or by this program",
+                "grant what the message names, or apply the RBAC that `karat plan` prints",
             ),
             Reason::ImageUnavailable => (
                 "an image could not be pulled",

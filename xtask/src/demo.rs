@@ -4,18 +4,21 @@
 //! The reader's kubeconfig is never read: the program gets the laboratory's by argument, and nothing of the reader's
 //! environment that could lead it elsewhere.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use karat_testbed::{ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, images};
+use karat_testbed::{AddOn, ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, images};
+use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::say::say;
 use crate::timing::{human, last, remember};
-use crate::workspace::root;
+use crate::workspace::{Use, guests, root, target};
 use crate::{lab, probes};
 
 /// Simulated nodes of the demo.
@@ -28,6 +31,20 @@ handler: gvisor
 scheduling:
   nodeSelector: {kubernetes.io/hostname: real-0}
 ";
+
+/// The real node is for pods that have to run: it has the images of the program and no registry. Leases keep other probes away
+/// from it, this keeps pods away that no lease is for.
+const LAST_RESORT: &str = "apiVersion: v1
+kind: Node
+metadata: {name: real-0}
+spec:
+  taints: [{key: karat.test/containers, effect: PreferNoSchedule}]
+";
+/// Device files that the demo's driver lends to pods: nothing can be broken with them.
+const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
+
+/// What their files are called in containers, which no table of vendors knows.
+const DEVICE_PATHS: &str = "secure-accelerator-access.device-paths=/dev/karat-dev-";
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -49,7 +66,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     }
     lab::prepare()?;
     let real = real_node()?;
+    lab::prepare_add_ons(&real.add_ons())?;
     let built = probes::build_all()?;
+    let setup = Setup::write(&target().join("demo"))?;
     let out = args.out.clone().unwrap_or_else(|| {
         PathBuf::from(format!(
             "karat-runs/demo-{}",
@@ -69,6 +88,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
             .arg("--kubeconfig")
             .arg(cluster.kubeconfig())
             .args(["--yes", "--reach", "cluster-objects"])
+            .arg("--grants")
+            .arg(&setup.grants)
+            .arg("--config")
+            .arg(&setup.config)
+            .args(["--set", DEVICE_PATHS])
             .arg("--out")
             .arg(&out);
         for probe in &args.probe {
@@ -99,12 +123,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     runtime.shutdown_background();
     if (0..=2).contains(&code) {
         remember("demo", began.elapsed().as_secs_f64());
-        let karat = built
-            .karat
-            .strip_prefix(root())
-            .unwrap_or(&built.karat)
-            .display()
-            .to_string();
+        let karat = shown(&built.karat);
         say("");
         say(&format!("output folder:        {}", out.display()));
         say(&format!(
@@ -114,6 +133,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         say(&format!(
             "check the evidence:   {karat} verify {}/bundle",
             out.display()
+        ));
+        say(&format!(
+            "how it was set up:    {} and {}",
+            shown(&setup.grants),
+            shown(&setup.config)
         ));
         say(&format!(
             "your own cluster:     {karat} plan      (shows what would happen, changes nothing)"
@@ -153,6 +177,89 @@ enum Real {
     NodeWithSandboxes,
 }
 
+impl Real {
+    /// What stands beside the cluster.
+    fn add_ons(&self) -> Vec<AddOn> {
+        match self {
+            Real::No(_) => vec![AddOn::JobSet],
+            Real::Node | Real::NodeWithSandboxes => {
+                vec![AddOn::JobSet, AddOn::Prometheus, AddOn::DraDriver]
+            }
+        }
+    }
+}
+
+/// The files that the program is given, as a user would write them.
+struct Setup {
+    grants: PathBuf,
+    config: PathBuf,
+}
+
+impl Setup {
+    /// Writes them.
+    fn write(folder: &Path) -> Result<Setup> {
+        let mut grants = "# All that the probes ask for, as without a file.\n".to_owned();
+        let mut config =
+            "# Leases take simulated nodes; who needs containers gets any that runs them.\n\
+            [nodes]\nlabels = { type = \"kwok\" }\n\n[nodes.probes]\n"
+                .to_owned();
+        for guest in guests()?
+            .iter()
+            .filter(|guest| guest.purpose == Use::BuiltIn)
+        {
+            let Some(path) = &guest.manifest else {
+                continue;
+            };
+            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let asked: Asked = toml::from_str(&text).with_context(|| path.display().to_string())?;
+            let id = &asked.id;
+            write!(
+                grants,
+                "[[grant]]\nprobe = \"{id}\"\naccept-asked = true\n\n"
+            )?;
+            if asked.leases.iter().any(|lease| lease.containers) {
+                writeln!(config, "{id} = {{}}")?;
+            }
+        }
+        grants.push_str(
+            "# Annotations by which Prometheus finds a workload.\n[[exception]]\nprobe = \"ai-service-metrics\"\n\
+            annotations = [\"prometheus.io/scrape\", \"prometheus.io/port\", \"prometheus.io/path\"]\n",
+        );
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let file = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).with_context(|| path.display().to_string())?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        Ok(Setup {
+            grants: file("grants.toml", &grants)?,
+            config: file("karat.toml", &config)?,
+        })
+    }
+}
+
+/// What of a manifest the demo's files depend on. The program has accepted it already.
+#[derive(Deserialize)]
+struct Asked {
+    id: String,
+    #[serde(default)]
+    leases: Vec<AskedLease>,
+}
+
+#[derive(Deserialize)]
+struct AskedLease {
+    #[serde(default)]
+    containers: bool,
+}
+
+/// A path in the checkout, as seen from its root.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
 /// Finds out, and builds what is needed for it.
 fn real_node() -> Result<Real> {
     let can = can_run_nodes().and_then(|()| images::ensure_target().map_err(|e| e.to_string()));
@@ -184,13 +291,20 @@ async fn start(real: &Real) -> Result<ControlPlane> {
     let began = std::time::Instant::now();
     let advice = || format!("{title} failed; try: `cargo xtask testbed doctor`");
     let mut builder = ControlPlane::builder().workload_api();
+    for add_on in real.add_ons() {
+        builder = builder.with(add_on);
+    }
     if !matches!(real, Real::No(_)) {
-        builder = builder.real_nodes(1);
+        builder = builder.real_nodes(1).devices(DEVICES);
     }
     let cluster = builder.start().await.with_context(advice)?;
     if matches!(real, Real::NodeWithSandboxes) {
         let class = cluster.apply_yaml("RuntimeClass", SANDBOXES).await;
         class.with_context(advice)?;
+    }
+    if !matches!(real, Real::No(_)) {
+        let tainted = cluster.apply_yaml("the real node", LAST_RESORT).await;
+        tainted.with_context(advice)?;
     }
     for fixture in FIXTURES {
         cluster.apply(fixture).await.with_context(advice)?;

@@ -218,10 +218,26 @@ impl Arbiter {
         }
         let lacks_nodes = place(&self.offers, &nodes_only(&waiting.ask), &self.view()).is_err();
         if lacks_nodes {
+            // Whoever holds a node that would do.
+            let would_do: BTreeSet<String> = waiting
+                .ask
+                .nodes
+                .iter()
+                .flat_map(|wish| {
+                    let (labels, nothing) = (&waiting.ask.labels, Placement::default());
+                    fitting(&self.offers, wish, labels, &View::default(), &nothing)
+                })
+                .map(|(name, _)| name)
+                .collect();
             let owners: BTreeSet<&str> = self
                 .held
                 .values()
-                .filter(|held| !held.placement.nodes.is_empty())
+                .filter(|held| {
+                    held.placement
+                        .nodes
+                        .keys()
+                        .any(|name| would_do.contains(name))
+                })
                 .map(|held| held.owner.as_str())
                 .collect();
             let count: u32 = waiting.ask.nodes.iter().map(|wish| wish.least).sum();

@@ -17,6 +17,8 @@ use crate::model::{
 /// Columns of running text.
 const COLUMNS: usize = 100;
 
+/// How the SDK begins the explanation of a case that rests on another one.
+const NOT_TRIED: &str = "not tried: ";
 /// Observations of a failed case that are shown at the end of a run.
 const SEEN_LAST: usize = 2;
 
@@ -183,21 +185,35 @@ fn why(attempt: &AttemptRecord) -> Vec<String> {
     {
         push_wrapped(&mut lines, "", &shown(said));
     }
-    for case in deciding {
-        let reason = case
-            .reason
-            .map_or(String::new(), |reason| format!(" ({reason})"));
+    let mut deciding = deciding.into_iter().peekable();
+    while let Some(case) = deciding.next() {
+        let ended = |case: &CaseResult| {
+            let reason = case
+                .reason
+                .map_or(String::new(), |reason| format!(" ({reason})"));
+            format!("{}{reason}", verdict_word(case.verdict).0)
+        };
+        let name = |case: &CaseResult| shown(&case.case.to_string());
         let explanation = if case.explanation.is_empty() {
             String::new()
         } else {
             format!(": {}", shown(&case.explanation))
         };
-        let text = format!(
-            "{} {}{reason}{explanation}",
-            shown(&case.case.to_string()),
-            verdict_word(case.verdict).0
-        );
+        let text = format!("{} {}{explanation}", name(case), ended(case));
         push_wrapped(&mut lines, "case ", &text);
+        let mut rest = Vec::new();
+        while let Some(next) = deciding.next_if(|next| rests_on(next, case)) {
+            rest.push(name(next));
+        }
+        if !rest.is_empty() {
+            let plural = if rest.len() > 1 { "cases " } else { "case " };
+            let text = format!(
+                "{} {}: not tried, because of that",
+                rest.join(", "),
+                ended(case)
+            );
+            push_wrapped(&mut lines, plural, &text);
+        }
         if case.verdict == Verdict::Fail {
             // What was seen last is what the probe gave up on.
             let skip = case.observations.len().saturating_sub(SEEN_LAST);
@@ -209,6 +225,18 @@ fn why(attempt: &AttemptRecord) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Whether a case was not tried for the reason that another one tells in full. Explanations may be cut at their end.
+fn rests_on(case: &CaseResult, other: &CaseResult) -> bool {
+    let cut = |text: &str| text.trim_end_matches('…').to_owned();
+    let same = |a: String, b: String| a.starts_with(&b) || b.starts_with(&a);
+    case.verdict == other.verdict
+        && case.reason == other.reason
+        && case
+            .explanation
+            .strip_prefix(NOT_TRIED)
+            .is_some_and(|why| same(cut(why), cut(&other.explanation)))
 }
 
 /// The judgement's explanation, where it says more than how the attempt ended.

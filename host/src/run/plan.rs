@@ -12,12 +12,14 @@ pub mod rbac;
 pub mod trial;
 
 use crate::images::Images;
+use crate::lease::NodeChoice;
 use crate::lease::graph::{self, Graph};
-use crate::manifest::{Manifest, PodSecurity, Required, Scope};
+use crate::manifest::{Manifest, PodSecurity, Required, Scope, Wish};
 use crate::model::Reach;
 use crate::names;
 use crate::recording::format::{Access, ResourceAccess};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Stands for the run id where it is not known yet. It cannot be one: run ids hold no `0`.
@@ -48,6 +50,8 @@ pub struct Wishes {
     pub parallel: usize,
     /// The program's own images, and mirrors.
     pub images: Images,
+    /// The nodes that leases may take.
+    pub nodes: NodeChoice,
 }
 
 /// Says whether the operator granted an access to a probe; the text says which line would.
@@ -95,6 +99,8 @@ pub struct PlannedProbe {
     pub namespaces: Vec<PlannedNamespace>,
     /// Images it may start.
     pub images: Vec<String>,
+    /// Labels of the nodes that its leases may take; empty where any will do, or where it takes none.
+    pub nodes: BTreeMap<String, String>,
     /// Kinds of objects it may create: `pods`, `resourceclaims.resource.k8s.io`.
     pub creates: Vec<String>,
     /// The same outside of namespaces.
@@ -232,7 +238,15 @@ pub fn make(offers: &[Offer<'_>], wishes: &Wishes, granted: &Granted<'_>) -> Pla
                 continue;
             }
         };
-        let probe = planned(offer, granted, images);
+        let mut probe = planned(offer, granted, images);
+        if offer
+            .manifest
+            .leases
+            .iter()
+            .any(|line| matches!(line.wish, Wish::Nodes(_)))
+        {
+            probe.nodes = wishes.nodes.of(&offer.manifest.id).0.clone();
+        }
         let refused = probe
             .permissions
             .iter()
@@ -393,6 +407,7 @@ fn planned(offer: &Offer<'_>, granted: &Granted<'_>, images: Vec<String>) -> Pla
             })
             .collect(),
         images,
+        nodes: BTreeMap::new(),
         creates,
         creates_in_cluster,
         wall_ms: millis(manifest.budget.wall),
@@ -536,6 +551,7 @@ pub(crate) mod tests {
             reach,
             parallel: 2,
             images: Images::default(),
+            nodes: NodeChoice::default(),
         }
     }
 

@@ -122,6 +122,7 @@ pub(crate) fn make(selection: &Selection) -> Result<Made, CommandError> {
         reach: selection.reach,
         parallel: selection.parallel,
         images: selection.images.clone(),
+        nodes: selection.nodes.clone(),
     };
     let plan = plan::make(&offers, &wishes, &granted);
     Ok(Made { plan, grants })

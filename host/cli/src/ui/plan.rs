@@ -4,6 +4,7 @@
 use crate::ui::printer::{Paint, Style};
 use crate::ui::text::{bytes, counted, duration_ms, shown, shown_lines, shown_within};
 use crate::ui::verdicts::push_wrapped;
+use karat_engine::lease::NodeLabels;
 use karat_engine::lease::graph::Graph;
 use karat_engine::manifest::{CaseKind, Required};
 use karat_engine::run::plan::preflight::Preflight;
@@ -170,6 +171,14 @@ fn probe_lines(out: &mut Vec<String>, probe: &PlannedProbe, paint: Paint) {
     }
     for image in &probe.images {
         push_wrapped(out, "  image     ", &shown(image));
+    }
+    if !probe.nodes.is_empty() {
+        let labels = NodeLabels(probe.nodes.clone()).to_string();
+        push_wrapped(
+            out,
+            "  leases    ",
+            &format!("only nodes with {}", shown(&labels)),
+        );
     }
     let limits = format!(
         "{}, {} calls, {} of memory",
@@ -399,6 +408,7 @@ mod tests {
             reach,
             parallel: 2,
             images: Default::default(),
+            nodes: Default::default(),
         };
         plan::make(
             &[Offer {

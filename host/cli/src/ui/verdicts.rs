@@ -10,7 +10,7 @@ mod tests {
     use super::*;
     use crate::ui::printer::Paint;
     use crate::ui::samples::{HOSTILE, probe_record};
-    use karat_engine::model::{Conclusion, Outcome, ProbeRecord, Verdict};
+    use karat_engine::model::{Conclusion, Outcome, ProbeRecord, Reason, Verdict};
 
     fn all() -> Vec<ProbeRecord> {
         vec![
@@ -52,6 +52,49 @@ mod tests {
     #[test]
     fn what_to_do_next() {
         insta::assert_snapshot!(next_steps(&all(), "karat-runs/x", Paint::Never).join("\n"));
+    }
+
+    #[test]
+    fn what_was_not_tried_is_told_once() {
+        let mut probe = probe_record("gang", Some(Verdict::Unknown), Outcome::Concluded);
+        let cases = &mut probe.attempts[0].judgement.cases;
+        let mut case = cases[1].clone();
+        case.required = true;
+        case.verdict = Verdict::Unknown;
+        case.reason = Some(Reason::SolutionAbsent);
+        let of = |id: &str, explanation: &str| {
+            let mut case = case.clone();
+            case.case.id = id.to_owned();
+            case.explanation = explanation.to_owned();
+            case
+        };
+        *cases = vec![
+            of(
+                "registered",
+                "no operator is installed, neither this nor that",
+            ),
+            of(
+                "running",
+                "not tried: no operator is installed, neither this nor that",
+            ),
+            of("heals", "not tried: no operator is installed, neit…"),
+            of("cleans", "not tried: no namespace"),
+        ];
+        let lines = next_steps([&probe], "karat-runs/x", Paint::Never);
+        let of_cases = lines
+            .iter()
+            .filter(|line| line.trim_start().starts_with("case"));
+        let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let found: Vec<String> = of_cases.map(words).collect();
+        assert_eq!(found.len(), 3, "{lines:?}");
+        assert!(found[0].starts_with("case registered"), "{}", found[0]);
+        assert!(found[1].starts_with("cases running"), "{}", found[1]);
+        assert!(
+            found[1].contains("heals") && found[1].ends_with("because of that"),
+            "{}",
+            found[1]
+        );
+        assert!(found[2].starts_with("case cleans"), "{}", found[2]);
     }
 
     #[test]

@@ -228,8 +228,11 @@ fn only_nodes_with_the_labels_that_were_asked_for_are_given() {
     };
     let (_, got) = ask(&mut arbiter, "a", in_b(1));
     assert_eq!(got.unwrap(), ["n1", "n2"]);
-    let (_, got) = ask(&mut arbiter, "b", in_b(1));
-    assert_eq!(got, None, "n0 is free and has another label");
+    let (_, got) = ask(&mut arbiter, "c", nodes(wish(1, 1, NONE, true)));
+    assert_eq!(got.unwrap(), ["n0"]);
+    let (b, got) = ask(&mut arbiter, "b", in_b(1));
+    assert_eq!(got, None);
+    assert_eq!(arbiter.why(b).unwrap(), "waits for 1 node held by a");
     assert_eq!(
         arbiter.impossible(&in_b(3)).unwrap(),
         "3 Ready, schedulable worker nodes are needed, and there are 2 among those with the labels zone=b, which the configuration asks for"
