@@ -155,10 +155,12 @@ pub async fn run_loaded(
     reach: Reach,
     grants: Grants,
     settings: BTreeMap<String, BTreeMap<String, String>>,
+    images: Images,
 ) -> Result<Run> {
     let more = More {
         grants,
         settings,
+        images,
         ..More::default()
     };
     run_all(kubeconfig, engine, probes, reach, more).await

@@ -1,4 +1,5 @@
-//! Faults of the API server and of what stands before it, one by one and all together, while `dra_support` runs.
+//! Faults of the API server and of what stands before it, one by one and all together, while `dra_support` runs; and those on
+//! the way to containers (`containers`), while probes run that look into them.
 //!
 //! The verdict is the one of an undisturbed run, or `unknown` for the right reason; never a wrong one. Nothing is left in
 //! the cluster, and the recording gives the same verdict again. A row whose fault did not happen fails: it shows nothing.
@@ -6,12 +7,14 @@
 //!
 //! Moments are random. `KARAT_FAULT_SEED` chooses others; a failure names the seed that it had.
 
+mod containers;
 mod table;
 
 use anyhow::{Context, Result, bail, ensure};
 use karat_engine::component::{self, Probe};
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::grant::Grants;
+use karat_engine::images::Images;
 use karat_engine::model::{AttemptRecord, Outcome, Reach, Reason, Verdict};
 use karat_engine::replay::{Depth, replay};
 use karat_testbed::proxy::{Proxy, Rule};
@@ -24,7 +27,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-const PROBE: &str = "dra-support";
 /// Runs at a time: each waits most of its time, and all of them share two or three cores with a control plane.
 const PARALLEL: usize = 16;
 const SEED: u64 = 20_261_121;
@@ -61,23 +63,40 @@ fn seed() -> u64 {
 struct Bench {
     engine: Engine,
     probe: Probe,
+    grants: Grants,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    images: Images,
 }
 
 impl Bench {
     fn new() -> Result<Bench> {
-        let engine = Engine::new(&EngineOptions::default())?;
-        let probe = component::load(&engine, built("probe-dra-support")?)?;
-        Ok(Bench { engine, probe })
+        Bench::of(&Engine::new(&EngineOptions::default())?, "dra-support")
+    }
+
+    /// For one probe, with what it asks for and no more.
+    fn of(engine: &Engine, probe: &str) -> Result<Bench> {
+        Ok(Bench {
+            engine: engine.clone(),
+            probe: component::load(engine, built(&format!("probe-{probe}"))?)?,
+            grants: Grants::none(),
+            settings: BTreeMap::new(),
+            images: Images::default(),
+        })
     }
 
     /// Runs the probe through a proxy; gives the run's id.
     async fn check(&self, proxy: &Proxy, promise: &Promise) -> Result<String> {
-        let (engine, probes) = (self.engine.clone(), vec![self.probe.clone()]);
-        let reach = Reach::ClusterObjects;
-        let (grants, settings) = (Grants::none(), BTreeMap::new());
-        let run =
-            runs::run_loaded(proxy.kubeconfig(), engine, probes, reach, grants, settings).await?;
-        let attempt = run.attempt(PROBE);
+        let run = runs::run_loaded(
+            proxy.kubeconfig(),
+            self.engine.clone(),
+            vec![self.probe.clone()],
+            Reach::ClusterObjects,
+            self.grants.clone(),
+            self.settings.clone(),
+            self.images.clone(),
+        )
+        .await?;
+        let attempt = run.attempt(&self.probe.manifest().id);
         let told = || told(attempt);
         ensure!(
             attempt.left_behind.is_empty(),
