@@ -9,7 +9,7 @@ mod quantity;
 
 pub use quantity::milli;
 
-use crate::{Object, Query, Reason, Result, Value};
+use crate::{Conclusion, Object, Query, Reason, Result, Value};
 
 /// Taints that no pod of a probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
@@ -151,6 +151,25 @@ pub fn reason_of(waiting: &str) -> Reason {
     } else {
         Reason::Deadline
     }
+}
+
+/// What it is worth that a pod which a check needs does not run; never a fail, because that pods start is not what was asked.
+pub fn not_running(pod: &Object, text: &str) -> Conclusion {
+    if let Some(condition) = pod
+        .condition("PodScheduled")
+        .filter(|it| it.status == "False")
+    {
+        return Conclusion::unknown(
+            Reason::InsufficientCapacity,
+            format!("{text}: {}", condition.message),
+        );
+    }
+    let waiting = waiting(pod);
+    let message = pod.text("/status/containerStatuses/0/state/waiting/message");
+    Conclusion::unknown(
+        reason_of(waiting),
+        format!("{text}: {} {waiting} {message}", pod.text("/status/phase")),
+    )
 }
 
 /// What a pod takes of a resource as the scheduler counts it, in thousandths.
