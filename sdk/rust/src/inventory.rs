@@ -153,6 +153,23 @@ pub fn reason_of(waiting: &str) -> Reason {
     }
 }
 
+/// The last warning about a pod: what its node, or the scheduler, says. `events` of its namespace must be listable.
+///
+/// # Errors
+/// Those of the server and of the door.
+pub fn complaint(pod: &Object) -> Result<String> {
+    let events = crate::admission::events_about(pod.namespace(), pod.uid())
+        .keep(&["/type", "/reason", "/message"])
+        .list()?;
+    let mut warnings = events
+        .iter()
+        .filter(|event| event.text("/type") == "Warning");
+    Ok(warnings.next_back().map_or_else(
+        || "no event says why".to_owned(),
+        |event| format!("{}: {}", event.text("/reason"), event.text("/message")),
+    ))
+}
+
 /// What it is worth that a pod which a check needs does not run; never a fail, because that pods start is not what was asked.
 pub fn not_running(pod: &Object, text: &str) -> Conclusion {
     if let Some(condition) = pod
