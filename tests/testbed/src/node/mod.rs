@@ -36,6 +36,7 @@ use crate::supervise::{Fate, Launch, describe};
 
 use files::Plan;
 use needs::{UNSHARE, cni_plugins, program};
+pub use metrics_adapter::AdapterSettings;
 pub use prometheus::PrometheusSettings;
 
 /// Names of the nodes, and of the logs of their first processes.
