@@ -7,8 +7,7 @@ use karat_sdk::http::{self, Request};
 use karat_sdk::leases::LeasedNode;
 use karat_sdk::metrics::{self, Sample};
 use karat_sdk::{
-    Case, Conclusion, Error, Query, Reason, Result, Target, inventory, json, kube, run,
-    wait,
+    Case, Conclusion, Error, Query, Reason, Result, Target, inventory, json, kube, run, wait,
 };
 use std::cell::Cell;
 use std::time::Duration;

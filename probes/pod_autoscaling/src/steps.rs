@@ -5,7 +5,7 @@
 
 use crate::excuse;
 use crate::manifest::settings;
-use crate::meter::{Meter, TARGET, shown};
+use crate::meter::{Level, Meter, TARGET, shown};
 use crate::place::{MOST, Place};
 use crate::workload::{EVERY, HIGH, LOW, Workload, is_ready, not_asked};
 use karat_sdk::wait::{self, Deadline};
@@ -45,6 +45,13 @@ fn holds(autoscaler: &Object, kind: &str) -> bool {
     autoscaler
         .condition(kind)
         .is_some_and(|it| it.status == "True")
+}
+
+fn lost(why: &str) -> Conclusion {
+    Conclusion::unknown(
+        Reason::MetricDelayed,
+        format!("the platform has lost the metric: {why}"),
+    )
 }
 
 impl Lab<'_> {
@@ -92,26 +99,37 @@ impl Lab<'_> {
         Ok(None)
     }
 
+    /// The first of these pods whose metric is not that of a level, and what it is.
+    fn stray<'a>(&self, pods: &'a [Object], level: u64) -> Result<Option<(&'a Object, Level)>> {
+        for pod in pods {
+            let says = self.meter.level(pod)?;
+            let follows = if level == LOW {
+                self.meter.is_low(&says)
+            } else {
+                Meter::is_beyond(&says)
+            };
+            if !follows {
+                return Ok(Some((pod, says)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The metric does not follow the gauge.
     fn not_followed(&self, pods: &[Object], level: u64, seconds: u64) -> Result<Conclusion> {
         if let Some(conclusion) = self.untrue(pods, level)? {
             return Ok(conclusion);
         }
-        let Some(pod) = pods.first() else {
-            return Ok(Conclusion::unknown(
-                Reason::CompetingWorkload,
-                "the pod is gone",
-            ));
-        };
-        Ok(match self.meter.level(pod)? {
-            Ok(says) => Conclusion::fail(format!(
+        Ok(match self.stray(pods, level)? {
+            Some((pod, Ok(says))) => Conclusion::fail(format!(
                 "{} {}, {seconds} s after {pod} serves {level}",
                 self.meter.place(),
                 shown(says)
             )),
-            Err(why) => Conclusion::unknown(
-                Reason::MetricDelayed,
-                format!("the platform has lost the metric: {why}"),
+            Some((_, Err(why))) => lost(&why),
+            None => Conclusion::unknown(
+                Reason::Deadline,
+                format!("the metric came to {level} only after {seconds} s"),
             ),
         })
     }
@@ -130,10 +148,7 @@ impl Lab<'_> {
         // Another name is read through the autoscaler itself, so it has seen it.
         let now = pods.first().map(|pod| self.meter.level(pod)).transpose()?;
         if let Some(Err(why)) = now {
-            return Ok(Conclusion::unknown(
-                Reason::MetricDelayed,
-                format!("the platform has lost the metric: {why}"),
-            ));
+            return Ok(lost(&why));
         }
         let average = match self.meter.average(&look.autoscaler) {
             Ok(average) => shown(average),
@@ -225,7 +240,7 @@ pub(crate) fn up(case: &Case, lab: &Lab<'_>) -> Result<Conclusion> {
         let look = lab.look()?;
         if course.metric.is_none()
             && (Meter::is_beyond(&lab.meter.average(&look.autoscaler))
-                || Meter::is_beyond(&lab.meter.level(&lab.workload.first)?))
+                || lab.stray(first, HIGH)?.is_none())
         {
             course.metric = Some(clock::elapsed());
             deadline = Deadline::after(up_wait);
@@ -275,7 +290,10 @@ pub(crate) fn down(case: &Case, lab: &Lab<'_>) -> Result<Conclusion> {
     let mut course = Course::default();
     loop {
         let look = lab.look()?;
-        if course.metric.is_none() && lab.meter.is_low(&lab.meter.average(&look.autoscaler)) {
+        if course.metric.is_none()
+            && (lab.meter.is_low(&lab.meter.average(&look.autoscaler))
+                || lab.stray(&told, LOW)?.is_none())
+        {
             course.metric = Some(clock::elapsed());
             deadline = Deadline::after(down_wait);
         }
@@ -298,20 +316,10 @@ pub(crate) fn down(case: &Case, lab: &Lab<'_>) -> Result<Conclusion> {
                 ))
             } else if course.metric.is_some() {
                 lab.not_wanted(&look, &told, LOW, down_wait.as_secs())
-            } else if lab.meter.is_low(&first_level(lab, &told)?) {
-                // The platform knows it, and the autoscaler did not look.
-                lab.not_wanted(&look, &told, LOW, level_wait.as_secs())
             } else {
                 lab.not_followed(&told, LOW, level_wait.as_secs())
             };
         }
         wait::sleep(EVERY)?;
-    }
-}
-
-fn first_level(lab: &Lab<'_>, pods: &[Object]) -> Result<crate::meter::Level> {
-    match pods.first() {
-        Some(pod) => lab.meter.level(pod),
-        None => Ok(Err("the pod is gone".to_owned())),
     }
 }

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use karat_testbed::{
-    AdapterSettings, AddOn, Component, ControlPlane, DraApi, KubernetesVersion, PrometheusSettings, RuntimeHandler,
-    can_run_nodes, gvisor_need, images,
+    AdapterSettings, AddOn, Component, ControlPlane, DraApi, KubernetesVersion, PrometheusSettings,
+    RuntimeHandler, can_run_nodes, gvisor_need, images,
 };
 
 use crate::data::{Dra, HandlerData, LabData, Runs};

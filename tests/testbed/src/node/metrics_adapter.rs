@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn departures_are_read_strictly_and_end_up_in_flags_and_registration() {
-        let settings = AdapterSettings::parse("{older: true, constant: \"50\", peak: true}").unwrap();
+        let settings =
+            AdapterSettings::parse("{older: true, constant: \"50\", peak: true}").unwrap();
         assert_eq!(settings.flags(), ["--constant=50", "--peak"]);
         let registration = settings.registration();
         assert_eq!(

@@ -35,8 +35,8 @@ use crate::state::tail;
 use crate::supervise::{Fate, Launch, describe};
 
 use files::Plan;
-use needs::{UNSHARE, cni_plugins, program};
 pub use metrics_adapter::AdapterSettings;
+use needs::{UNSHARE, cni_plugins, program};
 pub use prometheus::PrometheusSettings;
 
 /// Names of the nodes, and of the logs of their first processes.
