@@ -51,10 +51,16 @@ pub(crate) fn not_running(lab: &Lab<'_>, pods: &[Object], text: &str) -> Result<
             "{text}; {pod} is not scheduled, {reason}, while a unit is free: {message}"
         )));
     }
-    Ok(Conclusion::fail(format!(
-        "{text}; {pod} is {} {waiting}; {}",
-        pod.text("/status/phase"),
+    // What a container that was tried again and again said at its end is more than that it is tried again.
+    let ended = pod.text("/status/containerStatuses/0/lastState/terminated/message");
+    let said = if ended.is_empty() {
         inventory::complaint(pod)?
+    } else {
+        ended.to_owned()
+    };
+    Ok(Conclusion::fail(format!(
+        "{text}; {pod} is {} {waiting}; {said}",
+        pod.text("/status/phase")
     )))
 }
 

@@ -497,6 +497,12 @@ fn pods_that_are_wanted_and_do_not_run_are_found() {
     .assert_failed("up", "is Pending ContainerCreating; no event says why");
     held(|pod| {
         pod["spec"]["nodeName"] = json!("n1");
+        pod["status"] = json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"message": "no such device"}}}]});
+    })
+    .assert_failed("up", "is Pending CrashLoopBackOff; no such device");
+    held(|pod| {
+        pod["spec"]["nodeName"] = json!("n1");
         pod["status"] = json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]});
     })
     .assert_unknown("up", Reason::ImageUnavailable);

@@ -63,7 +63,8 @@ impl AdapterSettings {
             .filter_map(|(name, text)| Some(format!("--{name}={}", text.as_ref()?)));
         let switches = switches
             .into_iter()
-            .filter_map(|(name, on)| on.then(|| format!("--{name}")));
+            .filter(|(_, on)| *on)
+            .map(|(name, _)| format!("--{name}"));
         texts.chain(switches).collect()
     }
 
