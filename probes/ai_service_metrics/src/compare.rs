@@ -6,6 +6,7 @@ use crate::manifest::settings;
 use crate::stub::{COUNTER, EVERY, GAUGE, HISTOGRAM, SUM, Said, Stub, range};
 use karat_sdk::discovery::Discovery;
 use karat_sdk::metrics::{self, QueryApi, Sample};
+use karat_sdk::monitoring;
 use karat_sdk::wait::{self, Deadline};
 use karat_sdk::{Case, Conclusion, Error, Reason, Result, run};
 use std::time::Duration;
@@ -25,7 +26,7 @@ fn series(api: &QueryApi, name: &str) -> Result<Vec<Sample>> {
 pub(crate) fn discover(case: &Case, api: &QueryApi, stub: &Stub) -> Result<Conclusion> {
     let asked = match ask::ask(&Discovery::read()?, stub) {
         Ok(asked) => asked,
-        Err(error) => return ask::refused(error),
+        Err(error) => return monitoring::refused(error),
     };
     case.observe("asked by", asked.by);
     if !asked.labels.is_empty() {

@@ -7,6 +7,7 @@ use crate::stub::Stub;
 use karat_sdk::discovery::Discovery;
 use karat_sdk::http;
 use karat_sdk::metrics::{self, QueryApi};
+use karat_sdk::monitoring;
 use karat_sdk::{Case, Conclusion, Error, Object, Query, Reason, Result, wait};
 use std::time::Duration;
 
@@ -163,7 +164,7 @@ fn nobody(case: &Case, present: &[Object], stub: &Stub) -> Result<Conclusion> {
         ));
     }
     if let Err(error) = ask::ask(&discovery, stub) {
-        return ask::refused(error);
+        return monitoring::refused(error);
     }
     let limit = settings::SCRAPE_WAIT.get_or(Duration::from_secs(300))?;
     let deadline = wait::Deadline::after(limit);

@@ -7,8 +7,7 @@ use karat_sdk::http::{self, Request};
 use karat_sdk::leases::LeasedNode;
 use karat_sdk::metrics::{self, Sample};
 use karat_sdk::{
-    Case, Conclusion, Error, Object, Query, Reason, Result, Target, inventory, json, kube, run,
-    wait,
+    Case, Conclusion, Error, Query, Reason, Result, Target, inventory, json, kube, run, wait,
 };
 use std::cell::Cell;
 use std::time::Duration;
@@ -169,25 +168,7 @@ fn not_ready(pods: &Query, name: &str, limit: Duration) -> Result<Option<Conclus
     let Some(pod) = last else {
         return Ok(Some(Conclusion::unknown(Reason::Deadline, text)));
     };
-    Ok(Some(why_not(&pod, &text)))
-}
-
-fn why_not(pod: &Object, text: &str) -> Conclusion {
-    let waiting = inventory::waiting(pod);
-    if let Some(condition) = pod
-        .condition("PodScheduled")
-        .filter(|it| it.status == "False")
-    {
-        return Conclusion::unknown(
-            Reason::InsufficientCapacity,
-            format!("{text}: {}", condition.message),
-        );
-    }
-    let message = pod.text("/status/containerStatuses/0/state/waiting/message");
-    Conclusion::unknown(
-        inventory::reason_of(waiting),
-        format!("{text}: {} {waiting} {message}", pod.text("/status/phase")),
-    )
+    Ok(Some(inventory::not_running(&pod, &text)))
 }
 
 fn unreachable(error: &Error) -> Conclusion {

@@ -8,7 +8,7 @@ use crate::sight::{Device, looking, trying};
 use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
 use karat_sdk::kube::{Object, wait_for};
 use karat_sdk::pods::{Logs, Script};
-use karat_sdk::{Case, Conclusion, Query, Reason, Result, Target, Value, inventory, json, run};
+use karat_sdk::{Case, Conclusion, Reason, Result, Target, Value, inventory, json, run};
 use std::time::Duration;
 
 /// The program of the tool image.
@@ -200,18 +200,7 @@ impl Pods<'_> {
                 format!("{pod} found no node: {}", scheduled.message),
             ));
         }
-        let events = Query::new("v1", "events")
-            .in_namespace(&self.namespace)
-            .fields(format!("involvedObject.uid={}", pod.uid()))
-            .keep(&["/type", "/reason", "/message"])
-            .list()?;
-        let mut warnings = events
-            .iter()
-            .filter(|event| event.text("/type") == "Warning");
-        let said = warnings.next_back().map_or_else(
-            || "no event says why".to_owned(),
-            |event| format!("{}: {}", event.text("/reason"), event.text("/message")),
-        );
+        let said = inventory::complaint(pod)?;
         let waiting = inventory::waiting(pod);
         Ok(Conclusion::unknown(
             inventory::reason_of(waiting),

@@ -8,7 +8,7 @@ use karat_sdk::build::PodBuilder;
 use karat_sdk::kube::{Object, wait_for};
 use karat_sdk::leases::LeasedNode;
 use karat_sdk::pods::{Logs, Script};
-use karat_sdk::{Case, Conclusion, Query, Reason, Result, Target, inventory, json, run};
+use karat_sdk::{Case, Conclusion, Reason, Result, Target, inventory, json, run};
 use std::time::Duration;
 
 /// The program of the tool image.
@@ -219,22 +219,6 @@ impl Group {
         found.map(LeasedNode::taints).unwrap_or_default()
     }
 
-    /// The last warning about a pod: what its node says.
-    fn complaint(&self, pod: &Object) -> Result<String> {
-        let events = Query::new("v1", "events")
-            .in_namespace(&self.namespace)
-            .fields(format!("involvedObject.uid={}", pod.uid()))
-            .keep(&["/type", "/reason", "/message"])
-            .list()?;
-        let mut warnings = events
-            .iter()
-            .filter(|event| event.text("/type") == "Warning");
-        Ok(match warnings.next_back() {
-            None => "no event says why".to_owned(),
-            Some(event) => format!("{}: {}", event.text("/reason"), event.text("/message")),
-        })
-    }
-
     /// What a pod told; that it told everything is part of it.
     fn told(&self, pod: &Object) -> Result<Script> {
         Logs::of(pod).follow().open()?.script(LOG_WAIT)
@@ -266,7 +250,7 @@ impl Group {
                             "{now} is {} {waiting} after {} s; {}",
                             now.text("/status/phase"),
                             patience.as_secs(),
-                            self.complaint(&now)?
+                            inventory::complaint(&now)?
                         ),
                     ),
                 }))

@@ -9,7 +9,7 @@ mod quantity;
 
 pub use quantity::milli;
 
-use crate::{Object, Query, Reason, Result, Value};
+use crate::{Conclusion, Object, Query, Reason, Result, Value};
 
 /// Taints that no pod of a probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
@@ -151,6 +151,42 @@ pub fn reason_of(waiting: &str) -> Reason {
     } else {
         Reason::Deadline
     }
+}
+
+/// The last warning about a pod: what its node, or the scheduler, says. `events` of its namespace must be listable.
+///
+/// # Errors
+/// Those of the server and of the door.
+pub fn complaint(pod: &Object) -> Result<String> {
+    let events = crate::admission::events_about(pod.namespace(), pod.uid())
+        .keep(&["/type", "/reason", "/message"])
+        .list()?;
+    let mut warnings = events
+        .iter()
+        .filter(|event| event.text("/type") == "Warning");
+    Ok(warnings.next_back().map_or_else(
+        || "no event says why".to_owned(),
+        |event| format!("{}: {}", event.text("/reason"), event.text("/message")),
+    ))
+}
+
+/// What it is worth that a pod which a check needs does not run; never a fail, because that pods start is not what was asked.
+pub fn not_running(pod: &Object, text: &str) -> Conclusion {
+    if let Some(condition) = pod
+        .condition("PodScheduled")
+        .filter(|it| it.status == "False")
+    {
+        return Conclusion::unknown(
+            Reason::InsufficientCapacity,
+            format!("{text}: {}", condition.message),
+        );
+    }
+    let waiting = waiting(pod);
+    let message = pod.text("/status/containerStatuses/0/state/waiting/message");
+    Conclusion::unknown(
+        reason_of(waiting),
+        format!("{text}: {} {waiting} {message}", pod.text("/status/phase")),
+    )
 }
 
 /// What a pod takes of a resource as the scheduler counts it, in thousandths.

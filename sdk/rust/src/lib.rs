@@ -27,7 +27,7 @@
 //! Compiled for `wasm32-unknown-unknown`, its calls go through the contract to the door of the engine. Compiled natively, as
 //! unit tests do, the same calls go to a fake cluster in memory. There is no other way out of a probe.
 //!
-//! Read in this order: [`kube`], [`case`], [`wait`], [`pods`], [`http`], [`metrics`], [`leases`], [`discovery`], [`inventory`], [`build`], [`admission`], [`testing`].
+//! Read in this order: [`kube`], [`case`], [`wait`], [`pods`], [`http`], [`metrics`], [`monitoring`], [`leases`], [`discovery`], [`inventory`], [`build`], [`admission`], [`testing`].
 
 pub mod admission;
 #[cfg(target_arch = "wasm32")]
@@ -44,6 +44,7 @@ pub mod kube;
 pub mod leases;
 pub mod log;
 pub mod metrics;
+pub mod monitoring;
 pub mod pods;
 pub mod run;
 pub mod settings;

@@ -98,6 +98,9 @@ pub struct LabData {
     /// A Prometheus that departs from the usual one, as YAML text; see [`karat_testbed::PrometheusSettings`].
     #[serde(default)]
     pub prometheus: Option<String>,
+    /// An adapter of metrics that departs from the usual one, as YAML text; see [`karat_testbed::AdapterSettings`].
+    #[serde(default)]
+    pub metrics_adapter: Option<String>,
     /// Runs at one time, for entries that only put a proxy before it. One by default, because runs share capacity.
     #[serde(default)]
     pub together: Option<usize>,

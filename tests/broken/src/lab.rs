@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use karat_testbed::{
-    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, PrometheusSettings, RuntimeHandler,
-    can_run_nodes, gvisor_need, images,
+    AdapterSettings, AddOn, Component, ControlPlane, DraApi, KubernetesVersion, PrometheusSettings,
+    RuntimeHandler, can_run_nodes, gvisor_need, images,
 };
 
 use crate::data::{Dra, HandlerData, LabData, Runs};
@@ -45,6 +45,16 @@ fn prometheus(data: &LabData) -> Result<Option<PrometheusSettings>> {
     settings.context("prometheus").map(Some)
 }
 
+/// The adapter of metrics that stands beside the nodes, where it is not the usual one.
+fn metrics_adapter(data: &LabData) -> Result<Option<AdapterSettings>> {
+    let Some(text) = &data.metrics_adapter else {
+        return Ok(None);
+    };
+    ensure!(data.real_nodes > 0, "`metrics-adapter` needs `real-nodes`");
+    let settings = AdapterSettings::parse(text).map_err(anyhow::Error::msg);
+    settings.context("metrics-adapter").map(Some)
+}
+
 /// What a control plane must obey beyond the form of its data.
 ///
 /// # Errors
@@ -66,6 +76,7 @@ pub fn check(data: &LabData) -> Result<()> {
         "`handlers` and `devices` need `real-nodes`"
     );
     prometheus(data)?;
+    metrics_adapter(data)?;
     for (name, handler) in &data.handlers {
         ensure!(
             handler.flags.is_empty() || handler.runs == Runs::Gvisor,
@@ -179,6 +190,9 @@ pub async fn start(data: &LabData) -> Result<ControlPlane> {
     builder = builder.devices(&data.devices);
     if let Some(settings) = prometheus(data)? {
         builder = builder.prometheus(settings);
+    }
+    if let Some(settings) = metrics_adapter(data)? {
+        builder = builder.metrics_adapter(settings);
     }
     let lab = builder.start().await?;
     for fixture in &data.fixtures {

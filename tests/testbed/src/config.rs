@@ -7,7 +7,7 @@ use crate::add_ons::AddOn;
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
-use crate::node::{PrometheusSettings, RuntimeHandler};
+use crate::node::{AdapterSettings, PrometheusSettings, RuntimeHandler};
 use crate::version::KubernetesVersion;
 
 /// Every request once, when it is answered, without bodies. Enough to match `auditID`s; bodies would hold secrets.
@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) add_ons: BTreeSet<AddOn>,
     pub(crate) devices: Vec<String>,
     pub(crate) prometheus: PrometheusSettings,
-    pub(crate) adapter_flags: Vec<String>,
+    pub(crate) metrics_adapter: AdapterSettings,
     pub(crate) add_on_config: BTreeMap<AddOn, serde_json::Value>,
 }
 
@@ -69,7 +69,7 @@ impl Default for Config {
             add_ons: BTreeSet::new(),
             devices: Vec::new(),
             prometheus: PrometheusSettings::default(),
-            adapter_flags: Vec::new(),
+            metrics_adapter: AdapterSettings::default(),
             add_on_config: BTreeMap::new(),
         }
     }
@@ -215,11 +215,10 @@ impl ControlPlaneBuilder {
         self
     }
 
-    /// Adds the adapter of metrics with a fault: `--constant=30` gives this value whatever Prometheus says, `--lag=5m` gives values
-    /// that are so old.
+    /// Adds an adapter of metrics that departs from the usual one.
     #[must_use]
-    pub fn faulty_adapter(mut self, flag: impl Into<String>) -> Self {
-        self.config.adapter_flags.push(flag.into());
+    pub fn metrics_adapter(mut self, settings: AdapterSettings) -> Self {
+        self.config.metrics_adapter = settings;
         self.with(AddOn::MetricsAdapter)
     }
 

@@ -49,7 +49,7 @@ pub use control_plane::{ControlPlane, client_of};
 pub use error::{Result, TestbedError};
 pub use gobuild::{Go, cache_dir};
 pub use node::needs::{Need, can_run_nodes, gvisor_need, node_needs};
-pub use node::{PrometheusSettings, RealNode, RuntimeHandler};
+pub use node::{AdapterSettings, PrometheusSettings, RealNode, RuntimeHandler};
 pub use pki::{Identity, Pki};
 pub use programs::{
     Found, Origin, prepare, prepare_add_ons, prepare_nodes, survey, survey_add_ons, survey_nodes,

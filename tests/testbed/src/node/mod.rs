@@ -35,6 +35,7 @@ use crate::state::tail;
 use crate::supervise::{Fate, Launch, describe};
 
 use files::Plan;
+pub use metrics_adapter::AdapterSettings;
 use needs::{UNSHARE, cni_plugins, program};
 pub use prometheus::PrometheusSettings;
 

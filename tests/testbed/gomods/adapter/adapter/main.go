@@ -1,5 +1,6 @@
 // An adapter of custom metrics for the testbed: gauges of pods, as Prometheus has them, behind the API server's aggregation layer.
-// A name of a series is the name of the metric; of several series of one pod the greatest counts. It can be made faulty.
+// A name of a series is the name of the metric, behind a prefix if there is one; of several series of one pod the greatest counts. It
+// can be made faulty.
 package main
 
 import (
@@ -10,6 +11,8 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -29,9 +32,32 @@ import (
 type adapter struct {
 	cmd.AdapterBase
 	prometheus string
-	// Faults: a value that it gives whatever Prometheus says, and how old the values are that it gives.
+	// Stands before the names of series in those of metrics.
+	prefix string
+	// Faults: a value that it gives whatever Prometheus says, how old the values are that it gives, whose values it gives to every pod
+	// (NAMESPACE/NAME), and whether it keeps the first, or the greatest, value of a pod for ever.
 	constant string
 	lag      time.Duration
+	of       string
+	frozen   bool
+	peak     bool
+
+	mutex sync.Mutex
+	kept  map[string]float64
+}
+
+// What it gives for a value of a pod that it found.
+func (a *adapter) keep(key string, value float64) float64 {
+	if !a.frozen && !a.peak {
+		return value
+	}
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if kept, there := a.kept[key]; there && (a.frozen || kept > value) {
+		return kept
+	}
+	a.kept[key] = value
+	return value
 }
 
 type source struct {
@@ -42,6 +68,13 @@ type source struct {
 
 // What Prometheus says of a series in a namespace, by pod.
 func (s *source) values(ctx context.Context, namespace, metric string) (map[string]float64, error) {
+	metric, known := strings.CutPrefix(metric, s.prefix)
+	if !known {
+		return nil, nil
+	}
+	if s.of != "" {
+		namespace, _, _ = strings.Cut(s.of, "/")
+	}
 	query := url.Values{"query": {fmt.Sprintf("max by (pod) (%s{namespace=%q})", metric, namespace)}}
 	if s.lag > 0 {
 		query.Set("time", strconv.FormatInt(time.Now().Add(-s.lag).Unix(), 10))
@@ -81,7 +114,11 @@ func (s *source) values(ctx context.Context, namespace, metric string) (map[stri
 }
 
 func (s *source) value(values map[string]float64, name types.NamespacedName, info provider.CustomMetricInfo) (*custom_metrics.MetricValue, error) {
-	value, there := values[name.Name]
+	pod := name.Name
+	if s.of != "" {
+		_, pod, _ = strings.Cut(s.of, "/")
+	}
+	value, there := values[pod]
 	if !there {
 		return nil, provider.NewMetricNotFoundForError(info.GroupResource, info.Metric, name.Name)
 	}
@@ -89,6 +126,7 @@ func (s *source) value(values map[string]float64, name types.NamespacedName, inf
 	if err != nil {
 		return nil, err
 	}
+	value = s.keep(name.String()+"/"+info.Metric, value)
 	quantity := resource.NewMilliQuantity(int64(value*1000), resource.DecimalSI)
 	if s.constant != "" {
 		if *quantity, err = resource.ParseQuantity(s.constant); err != nil {
@@ -135,12 +173,16 @@ func (s *source) ListAllMetrics() []provider.CustomMetricInfo {
 }
 
 func run() error {
-	a := &adapter{}
+	a := &adapter{kept: map[string]float64{}}
 	a.Name = "metrics-adapter"
 	flags := a.Flags()
 	flags.StringVar(&a.prometheus, "prometheus", "", "where Prometheus answers")
+	flags.StringVar(&a.prefix, "prefix", "", "what stands before the names of series in those of metrics")
 	flags.StringVar(&a.constant, "constant", "", "fault: the value that is given, whatever Prometheus says")
 	flags.DurationVar(&a.lag, "lag", 0, "fault: how old the values are")
+	flags.StringVar(&a.of, "of", "", "fault: the pod whose values every pod gets, as NAMESPACE/NAME")
+	flags.BoolVar(&a.frozen, "frozen", false, "fault: the first value of a pod is kept")
+	flags.BoolVar(&a.peak, "peak", false, "fault: the greatest value of a pod is kept")
 	if err := flags.Parse(os.Args); err != nil {
 		return err
 	}
