@@ -7,8 +7,7 @@ use karat_sdk::http::{self, Request};
 use karat_sdk::leases::LeasedNode;
 use karat_sdk::metrics::{self, Sample};
 use karat_sdk::{
-    Case, Conclusion, Error, Object, Query, Reason, Result, Target, inventory, json, kube, run,
-    wait,
+    Case, Conclusion, Error, Query, Reason, Result, Target, inventory, json, kube, run, wait,
 };
 use std::cell::Cell;
 use std::time::Duration;
@@ -108,11 +107,11 @@ pub(crate) fn start(
             },
         );
     if let Err(error) = reached {
-        return Ok(unreachable(&error));
+        return Ok(http::not_asked(&error));
     }
     let said = match stub.says() {
         Ok(said) => said,
-        Err(error) => return Ok(unreachable(&error)),
+        Err(error) => return Ok(http::not_asked(&error)),
     };
     case.observe("pod", &stub.uid);
     case.observe("counter", said.counter);
@@ -169,40 +168,7 @@ fn not_ready(pods: &Query, name: &str, limit: Duration) -> Result<Option<Conclus
     let Some(pod) = last else {
         return Ok(Some(Conclusion::unknown(Reason::Deadline, text)));
     };
-    Ok(Some(why_not(&pod, &text)))
-}
-
-fn why_not(pod: &Object, text: &str) -> Conclusion {
-    let waiting = inventory::waiting(pod);
-    if let Some(condition) = pod
-        .condition("PodScheduled")
-        .filter(|it| it.status == "False")
-    {
-        return Conclusion::unknown(
-            Reason::InsufficientCapacity,
-            format!("{text}: {}", condition.message),
-        );
-    }
-    let message = pod.text("/status/containerStatuses/0/state/waiting/message");
-    Conclusion::unknown(
-        inventory::reason_of(waiting),
-        format!("{text}: {} {waiting} {message}", pod.text("/status/phase")),
-    )
-}
-
-fn unreachable(error: &Error) -> Conclusion {
-    match error.conclusion() {
-        // What the API server cannot reach says nothing about the platform's monitoring.
-        Conclusion::Fail(text) => Conclusion::unknown(
-            Reason::ProxyUnreachable,
-            format!("the workload cannot be asked through the API server: {text}"),
-        ),
-        _ if http::unreached(error).is_some() => Conclusion::unknown(
-            Reason::ProxyUnreachable,
-            format!("the workload cannot be asked through the API server: {error}"),
-        ),
-        other => other,
-    }
+    Ok(Some(inventory::why_not_running(&pod, &text)))
 }
 
 impl Stub {

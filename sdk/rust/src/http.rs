@@ -15,6 +15,7 @@
 //! usual cases apart. Redirects are answers, and nothing is repeated. For many requests at once, [`Request::send`] each and
 //! wait for their [`Response::ready`] with [`crate::wait::any`].
 
+use crate::case::{Conclusion, Reason};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::wait::{Deadline, Source};
@@ -244,5 +245,21 @@ pub fn unreached(error: &Error) -> Option<Unreached> {
         503 | 400 if says("no service port") => Some(Unreached::NoPort),
         500 | 502 | 503 if says("error trying to reach service") => Some(Unreached::NoConnection),
         _ => None,
+    }
+}
+
+/// What it is worth that a workload of this run could not be asked. What the API server cannot reach says nothing about the
+/// platform's promise.
+pub fn not_asked(error: &Error) -> Conclusion {
+    match error.conclusion() {
+        Conclusion::Fail(text) => Conclusion::unknown(
+            Reason::ProxyUnreachable,
+            format!("the workload cannot be asked through the API server: {text}"),
+        ),
+        _ if unreached(error).is_some() => Conclusion::unknown(
+            Reason::ProxyUnreachable,
+            format!("the workload cannot be asked through the API server: {error}"),
+        ),
+        other => other,
     }
 }

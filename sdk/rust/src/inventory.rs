@@ -9,7 +9,7 @@ mod quantity;
 
 pub use quantity::milli;
 
-use crate::{Object, Query, Reason, Result, Value};
+use crate::{Conclusion, Object, Query, Reason, Result, Value};
 
 /// Taints that no pod of a probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
@@ -151,6 +151,24 @@ pub fn reason_of(waiting: &str) -> Reason {
     } else {
         Reason::Deadline
     }
+}
+
+/// What it is worth that a pod does not run, with this text before what the cluster says. Never a fail: that pods start is not
+/// what a probe asks that needs one.
+pub fn why_not_running(pod: &Object, text: &str) -> Conclusion {
+    let unplaced = pod.condition("PodScheduled");
+    if let Some(condition) = unplaced.filter(|it| it.status == "False") {
+        return Conclusion::unknown(
+            Reason::InsufficientCapacity,
+            format!("{text}: {}", condition.message),
+        );
+    }
+    let waiting = waiting(pod);
+    let message = pod.text("/status/containerStatuses/0/state/waiting/message");
+    Conclusion::unknown(
+        reason_of(waiting),
+        format!("{text}: {} {waiting} {message}", pod.text("/status/phase")),
+    )
 }
 
 /// What a pod takes of a resource as the scheduler counts it, in thousandths.
