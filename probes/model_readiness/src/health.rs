@@ -44,12 +44,11 @@ pub(crate) fn loading(
         let endpoint = sight.endpoint(&server.pod);
         waited |= !ready && endpoint.is_some_and(|it| !it.ready);
         last = endpoint.or(last);
-        (ready || endpoint.is_some_and(|it| it.ready)).then_some(Ok((ready, endpoint)))
+        (ready || endpoint.is_some_and(|it| it.ready)).then_some(Ok(ready))
     })?;
-    let opened = match opened {
-        Some(Err(lost)) => return Ok(lost),
-        Some(Ok(opened)) => Some(opened),
-        None => None,
+    let pod_is_ready = match opened.transpose() {
+        Ok(opened) => opened,
+        Err(lost) => return Ok(lost),
     };
     // Asked at once: what the platform calls ready must be so by its own word.
     let health = match scene.health(&server.pod) {
@@ -57,21 +56,22 @@ pub(crate) fn loading(
         Err(error) => return Ok(http::not_asked(&error)),
     };
     case.observe("health when it became ready", health);
-    if let Some((ready, endpoint)) = opened
+    if let Some(pod) = pod_is_ready
         && health != 200
     {
+        let called = if pod {
+            "its pod is Ready"
+        } else {
+            "its pod is not Ready, but its endpoint is published as ready"
+        };
         return Ok(Conclusion::fail(format!(
-            "the server says {health} of its health while its model is loading, and {}",
-            called_ready(ready, endpoint)
+            "the server says {health} of its health while its model is loading, and {called}"
         )));
     }
-    let end = scene.traffic.read()?;
-    if begun == end {
-        scene.traffic.until(end + 1)?;
-    }
-    let told = scene.traffic.told(begun + 1..=end.max(begun + 1))?;
+    scene.traffic.until(begun + 1)?;
+    let all = begun + 1..=scene.traffic.read()?;
+    let told = scene.traffic.told(all.clone())?;
     // It answers 503 while it loads and its health was never touched, so each of them was sent there too early.
-    let all = begun + 1..=end.max(begun + 1);
     let early =
         scene.traffic.by(&server.pod, all.clone())? - scene.traffic.served_by(&server.pod, all)?;
     case.observe("requests in this time", told.ended);
@@ -106,14 +106,6 @@ pub(crate) fn loading(
     }
     *made = Some((scene, server));
     Ok(Conclusion::Pass)
-}
-
-fn called_ready(ready: bool, endpoint: Option<Endpoint>) -> String {
-    match (ready, endpoint.is_some_and(|it| it.ready)) {
-        (true, _) => "its pod is Ready".to_owned(),
-        (false, true) => "its pod is not Ready, but its endpoint is published as ready".to_owned(),
-        (false, false) => "its pod was Ready for a moment".to_owned(),
-    }
 }
 
 fn shown(endpoint: Option<Endpoint>) -> &'static str {

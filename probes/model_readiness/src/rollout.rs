@@ -8,13 +8,15 @@ use std::time::Duration;
 const SETTLE: Duration = Duration::from_secs(90);
 /// Seconds of the client after its endpoint was marked in which a server that drains may still get requests.
 const GRACE: u64 = 5;
-/// Seconds of the client after the update that count with it.
-const AFTER: u64 = 3;
+/// Seconds of the client before the update, and after it, in which requests of before come to their end: it waits 5 s for an answer.
+const ENDS: u64 = 7;
 /// One failed request of so many is allowed.
 const ONE_OF: u64 = 100;
 
 /// What was seen of an update.
 pub(crate) struct Change {
+    /// When it began.
+    began: Duration,
     /// Name of the pod that drained.
     old: String,
     /// Its endpoint when it was first terminating, and the client's last line then.
@@ -44,7 +46,10 @@ pub(crate) fn update(
             "there is not exactly one server before the update",
         ));
     };
-    let begun = scene.traffic.read()?;
+    // Those that it sent while the health failed are not of the update.
+    let begun = scene.traffic.read()? + ENDS;
+    scene.traffic.until(begun)?;
+    let began = clock::elapsed();
     scene.renew()?;
     let name = old.name().to_owned();
     // First until the old pod is told to go, then until it is gone, so that the client's lines can be told apart.
@@ -80,15 +85,16 @@ pub(crate) fn update(
     let Some(new) = new else {
         return Ok(not_done(scene, &sight, &name));
     };
-    let end = scene.traffic.read()? + AFTER;
+    let end = scene.traffic.read()? + ENDS;
     scene.traffic.until(end)?;
     case.observe("new server", &new.pod);
     let told = scene.traffic.told(begun + 1..=end)?;
     let failed = told.ended - told.served;
     case.observe("requests", told.ended);
     case.observe("without an answer of 200", failed);
-    let took_over = scene.traffic.served_by(&new.pod, end - AFTER + 1..=end)?;
+    let took_over = scene.traffic.served_by(&new.pod, end - ENDS + 1..=end)?;
     *change = Some(Change {
+        began,
         old: name,
         marked,
         took,
@@ -130,7 +136,7 @@ fn not_done(scene: &Scene, sight: &scene::Sight, old: &str) -> Conclusion {
 
 /// What became of the old server after it was told to go.
 pub(crate) fn drains(case: &Case, scene: &Scene, change: &Change) -> Result<Conclusion> {
-    scene.traffic.read()?;
+    scene.traffic.again_from(change.began)?;
     let wanted = scene.times.drain;
     case.observe("old server", &change.old);
     case.observe("seconds until it was gone", change.took.as_secs());

@@ -71,7 +71,7 @@ impl Times {
     fn read() -> Result<Self> {
         let seconds = Duration::from_secs;
         Ok(Times {
-            load: settings::LOAD.get_or(seconds(30))?.max(seconds(5)),
+            load: settings::LOAD.get_or(seconds(30))?.max(seconds(10)),
             drain: settings::DRAIN.get_or(seconds(10))?.max(seconds(8)),
             removal: settings::REMOVAL.get_or(seconds(30))?,
             pod: settings::POD_WAIT.get_or(seconds(120))?,

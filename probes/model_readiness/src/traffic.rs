@@ -66,12 +66,18 @@ impl Traffic {
         self.read.set(Some(now));
         let mut lines = self.lines.borrow_mut();
         // A piece of a line is no JSON; it comes whole the next time.
-        for told in text.lines().filter_map(|line| serde(line)) {
+        for told in text.lines().filter_map(parsed) {
             if let Some(n) = told["n"].as_u64() {
                 lines.insert(n, Line::of(&told));
             }
         }
         Ok(lines.keys().next_back().copied().unwrap_or(0))
+    }
+
+    /// Reads once more what was told from this moment on, so that a case shows all that it rests on.
+    pub(crate) fn again_from(&self, moment: Duration) -> Result<()> {
+        self.read.set(Some(moment));
+        self.read().map(drop)
     }
 
     /// Waits until the line of this number was told.
@@ -135,7 +141,7 @@ impl Traffic {
     }
 }
 
-fn serde(line: &str) -> Option<Value> {
+fn parsed(line: &str) -> Option<Value> {
     Object::parse(line).ok().map(Object::into_value)
 }
 
