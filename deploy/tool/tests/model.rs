@@ -37,34 +37,33 @@ fn get(port: u16, path: &str) -> std::io::Result<String> {
 }
 
 /// A server on a port that was free a moment ago; if somebody took it since, on another one.
-fn server() -> Server {
+fn server() -> std::io::Result<Server> {
     for _ in 0..5 {
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
+        let free = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = free.local_addr()?.port();
         drop(free);
         let child = Command::new(env!("CARGO_BIN_EXE_karat-tool"))
             .args(["model", &port.to_string(), "--drain=1"])
             .env("POD_NAME", "model-test")
-            .spawn()
-            .unwrap();
+            .spawn()?;
         let mut server = Server { child, port };
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(30) {
-            if server.child.try_wait().unwrap().is_some() {
+            if server.child.try_wait()?.is_some() {
                 break;
             }
             if get(port, "/health").is_ok_and(|text| text.contains("X-Served-By: model-test\r\n")) {
-                return server;
+                return Ok(server);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    panic!("no server came up");
+    Err(std::io::Error::other("no server came up"))
 }
 
 #[test]
 fn it_drains_before_it_ends() {
-    let mut server = server();
+    let mut server = server().unwrap();
     let body = r#"{"model": "karat-simulated", "prompt": "a", "stream": true, "max_tokens": 200}"#;
     let length = body.len();
     let request = format!(
