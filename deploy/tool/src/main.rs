@@ -9,8 +9,10 @@ mod echo;
 mod files;
 mod look;
 mod metrics;
+mod model;
 mod net;
 mod serve;
+mod traffic;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -23,7 +25,7 @@ use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 /// Why a command did not do what it was asked to; the text is for people.
 type Failure = Box<dyn std::error::Error>;
 
-const HELP: &str = "commands: pause, sleep, say, cat, write, ls, env, open, mknod, get, connect, look, beside, exit, echo, metrics";
+const HELP: &str = "commands: pause, sleep, say, cat, write, ls, env, open, mknod, get, connect, look, beside, exit, echo, metrics, model, traffic";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()
@@ -41,7 +43,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &[&str]) -> Result<ExitCode, Failure> {
-    if !matches!(args, ["pause", ..]) {
+    // These have something to do before they end.
+    if !matches!(args, ["pause" | "model" | "traffic", ..]) {
         // The first process of a container gets no signal that it did not ask for.
         for signal in [SIGTERM, SIGINT] {
             let at_once = Arc::new(AtomicBool::new(true));
@@ -96,6 +99,8 @@ fn run(args: &[&str]) -> Result<ExitCode, Failure> {
         ["echo"] => echo::run(8080),
         ["echo", port] => echo::run(port.parse()?),
         ["metrics", rest @ ..] => metrics::run(rest),
+        ["model", rest @ ..] => model::run(rest),
+        ["traffic", rest @ ..] => traffic::run(rest),
         [] | ["help"] => {
             writeln!(io::stdout(), "{HELP}")?;
             done

@@ -34,12 +34,7 @@ pub(crate) fn ask(url: &str, patience: Duration) -> io::Result<Option<u16>> {
 }
 
 fn fetch(authority: &str, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
-    let address = if authority.contains(':') {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
-    };
-    let mut stream = dial(&address, patience)?;
+    let mut stream = dial(&with_port(authority), patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     // HTTP/1.0 asks for an answer without chunks, which ends with the connection.
@@ -51,6 +46,15 @@ fn fetch(authority: &str, path: &str, patience: Duration) -> io::Result<Vec<u8>>
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+/// An authority with the port that HTTP has where it names none.
+pub(crate) fn with_port(authority: &str) -> String {
+    if authority.contains(':') {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    }
 }
 
 /// Opens a connection to `host:port` and says what came of it.
@@ -72,7 +76,7 @@ pub(crate) fn dial(address: &str, patience: Duration) -> io::Result<TcpStream> {
 }
 
 /// Authority and path of an `http:` URL.
-fn parts(url: &str) -> Result<(&str, String), Failure> {
+pub(crate) fn parts(url: &str) -> Result<(&str, String), Failure> {
     let rest = url
         .strip_prefix("http://")
         .ok_or("only http:// URLs can be asked")?;
@@ -91,7 +95,8 @@ fn parts(url: &str) -> Result<(&str, String), Failure> {
     ))
 }
 
-fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
+/// Status and body of an answer; none if it is no HTTP.
+pub(crate) fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let status = head

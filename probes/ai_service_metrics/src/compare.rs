@@ -1,10 +1,11 @@
 //! What the monitoring says of the workload, beside what the workload says of itself.
 
 use crate::ask;
-use crate::find::trouble;
+use crate::find::{PATIENCE, trouble};
 use crate::manifest::settings;
 use crate::stub::{COUNTER, EVERY, GAUGE, HISTOGRAM, SUM, Said, Stub, range};
 use karat_sdk::discovery::Discovery;
+use karat_sdk::http;
 use karat_sdk::metrics::{self, QueryApi, Sample};
 use karat_sdk::monitoring;
 use karat_sdk::wait::{self, Deadline};
@@ -19,7 +20,7 @@ fn selector(series: &str) -> String {
 }
 
 fn series(api: &QueryApi, name: &str) -> Result<Vec<Sample>> {
-    metrics::query(&api.endpoint, &selector(name))
+    http::patiently(PATIENCE, || metrics::query(&api.endpoint, &selector(name)))
 }
 
 /// Asks and waits until the workload is there.

@@ -24,6 +24,8 @@ const COLLECTORS: [&str; 7] = [
     "opentelemetry.io",
     "collectors.grafana.com",
 ];
+/// How long a fault of the way to the query API may last.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the workload is asked who reads it.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -93,13 +95,13 @@ pub(crate) fn choose(
     };
     case.observe("system", api.system);
     case.observe("endpoint", &api.endpoint);
-    if let Err(error) = ask_it(api) {
+    if let Err(error) = http::patiently(PATIENCE, || ask_it(api)) {
         if matches!(error, Error::Refused(_)) {
             return Err(error);
         }
         return Ok(trouble(&error));
     }
-    match metrics::query(&api.endpoint, CLOCK) {
+    match http::patiently(PATIENCE, || metrics::query(&api.endpoint, CLOCK)) {
         Ok(answer) => {
             if let [one] = answer.as_slice() {
                 case.observe("its time", &one.text);

@@ -107,11 +107,11 @@ pub(crate) fn start(
             },
         );
     if let Err(error) = reached {
-        return Ok(unreachable(&error));
+        return Ok(http::not_asked(&error));
     }
     let said = match stub.says() {
         Ok(said) => said,
-        Err(error) => return Ok(unreachable(&error)),
+        Err(error) => return Ok(http::not_asked(&error)),
     };
     case.observe("pod", &stub.uid);
     case.observe("counter", said.counter);
@@ -169,21 +169,6 @@ fn not_ready(pods: &Query, name: &str, limit: Duration) -> Result<Option<Conclus
         return Ok(Some(Conclusion::unknown(Reason::Deadline, text)));
     };
     Ok(Some(inventory::not_running(&pod, &text)))
-}
-
-fn unreachable(error: &Error) -> Conclusion {
-    match error.conclusion() {
-        // What the API server cannot reach says nothing about the platform's monitoring.
-        Conclusion::Fail(text) => Conclusion::unknown(
-            Reason::ProxyUnreachable,
-            format!("the workload cannot be asked through the API server: {text}"),
-        ),
-        _ if http::unreached(error).is_some() => Conclusion::unknown(
-            Reason::ProxyUnreachable,
-            format!("the workload cannot be asked through the API server: {error}"),
-        ),
-        other => other,
-    }
 }
 
 impl Stub {

@@ -7,7 +7,8 @@ use crate::excuse;
 use crate::manifest::settings;
 use crate::meter::{Level, Meter, TARGET, shown};
 use crate::place::{MOST, Place};
-use crate::workload::{EVERY, HIGH, LOW, Workload, is_ready, not_asked};
+use crate::workload::{EVERY, HIGH, LOW, Workload, is_ready};
+use karat_sdk::http;
 use karat_sdk::wait::{self, Deadline};
 use karat_sdk::{Case, Conclusion, Object, Reason, Result, clock};
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Lab<'_> {
             match self.workload.set(pod, level) {
                 Ok(()) => case.observe("set", format!("{pod} to {level}")),
                 Err(error) if error.ends_the_probe() => return Err(error),
-                Err(error) => return Ok(Some(not_asked(&error))),
+                Err(error) => return Ok(Some(http::not_asked(&error))),
             }
         }
         Ok(None)
@@ -85,7 +86,7 @@ impl Lab<'_> {
             let serves = match self.workload.gauge(pod) {
                 Ok(serves) => serves,
                 Err(error) if error.ends_the_probe() => return Err(error),
-                Err(error) => return Ok(Some(not_asked(&error))),
+                Err(error) => return Ok(Some(http::not_asked(&error))),
             };
             if serves != level.to_string() {
                 return Ok(Some(Conclusion::unknown(

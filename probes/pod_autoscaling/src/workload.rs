@@ -94,7 +94,7 @@ pub(crate) fn start(
     });
     let said = match said {
         Ok(said) => said,
-        Err(error) => return Ok(not_asked(&error)),
+        Err(error) => return Ok(http::not_asked(&error)),
     };
     case.observe("gauge", &said);
     if said != LOW.to_string() {
@@ -173,21 +173,6 @@ fn pods(namespace: &str, name: &str) -> Result<Vec<Object>> {
 pub(crate) fn is_ready(pod: &Object) -> bool {
     pod.at("/metadata/deletionTimestamp").is_null()
         && pod.condition("Ready").is_some_and(|it| it.status == "True")
-}
-
-/// A pod that cannot be asked says nothing about the platform's autoscaling.
-pub(crate) fn not_asked(error: &Error) -> Conclusion {
-    match error.conclusion() {
-        Conclusion::Fail(text) => Conclusion::unknown(
-            Reason::ProxyUnreachable,
-            format!("the pod cannot be asked through the API server: {text}"),
-        ),
-        _ if http::unreached(error).is_some() => Conclusion::unknown(
-            Reason::ProxyUnreachable,
-            format!("the pod cannot be asked through the API server: {error}"),
-        ),
-        other => other,
-    }
 }
 
 impl Workload {

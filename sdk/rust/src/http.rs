@@ -15,15 +15,18 @@
 //! usual cases apart. Redirects are answers, and nothing is repeated. For many requests at once, [`Request::send`] each and
 //! wait for their [`Response::ready`] with [`crate::wait::any`].
 
+use crate::case::{Conclusion, Reason};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::wait::{Deadline, Source};
+use crate::wait::{self, Deadline, Source};
 use serde_json::Value;
 use std::fmt::Display;
 use std::time::Duration;
 
 /// Bytes that one read asks for.
 const CHUNK: u32 = 64 << 10;
+/// How long a read that is repeated rests.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// A service as a target. The port is a number or a name; `https:` before the name asks for TLS.
 pub fn service(namespace: &str, name: &str, port: impl Display) -> String {
@@ -244,5 +247,46 @@ pub fn unreached(error: &Error) -> Option<Unreached> {
         503 | 400 if says("no service port") => Some(Unreached::NoPort),
         500 | 502 | 503 if says("error trying to reach service") => Some(Unreached::NoConnection),
         _ => None,
+    }
+}
+
+/// Repeats a read every two seconds while the way to whom it asks is at fault: no answer came, the API server reached nobody, or a
+/// gateway said so. A workload that answers 502, 503 or 504 itself looks the same, and is asked again, too.
+///
+/// # Errors
+/// Those of `read`; what can go away by itself only after `patience`.
+pub fn patiently<T>(patience: Duration, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Deadline::after(patience);
+    loop {
+        match read() {
+            Err(error) if may_pass(&error) && !deadline.left().is_zero() => {
+                wait::sleep(AGAIN.min(deadline.left()))?;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::NoAnswer(_) => true,
+        Error::Answered(answer) => matches!(answer.code, 502..=504) || unreached(error).is_some(),
+        _ => false,
+    }
+}
+
+/// What it is worth that a workload of this run could not be asked. What the API server cannot reach says nothing about the
+/// platform's promise.
+pub fn not_asked(error: &Error) -> Conclusion {
+    match error.conclusion() {
+        Conclusion::Fail(text) => Conclusion::unknown(
+            Reason::ProxyUnreachable,
+            format!("the workload cannot be asked through the API server: {text}"),
+        ),
+        _ if unreached(error).is_some() => Conclusion::unknown(
+            Reason::ProxyUnreachable,
+            format!("the workload cannot be asked through the API server: {error}"),
+        ),
+        other => other,
     }
 }

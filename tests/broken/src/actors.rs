@@ -79,12 +79,15 @@ pub struct ActorData {
     /// Deletes another object.
     #[serde(default)]
     pub remove: Option<Value>,
-    /// Suspends an operator of the control plane until the run is over.
+    /// Suspends an operator, a program of the control plane or one of the nodes until the run is over.
     #[serde(default)]
     pub pause: Option<String>,
-    /// Process of that operator, filled in when the entry is run.
+    /// Ends the pause after so long.
+    #[serde(default, rename = "for")]
+    pub lasts: Option<Time>,
+    /// Its processes, filled in when the entry is run.
     #[serde(skip)]
-    pub pid: Option<u32>,
+    pub pids: Vec<u32>,
 }
 
 /// What an actor did, for the report: an entry whose fault never came about proves nothing. And what it made, which
@@ -187,8 +190,13 @@ impl ActorData {
             self.kind
         );
         if let Some(name) = &self.pause {
-            crate::lab::add_on(name)?;
+            crate::lab::Suspended::named(name)?;
         }
+        ensure!(
+            self.lasts.is_none() || self.pause.is_some(),
+            "controller for {}: `for` goes with `pause`",
+            self.kind
+        );
         for object in self.create.iter().chain(&self.remove) {
             for field in ["/apiVersion", "/kind", "/metadata/name"] {
                 let there = object.pointer(field).is_some_and(Value::is_string);
@@ -398,8 +406,16 @@ impl Play {
             let name = other["metadata"]["name"].as_str().unwrap_or_default();
             api.delete(name, &DeleteParams::background()).await?;
         } else if let Some(name) = &data.pause {
-            let pid = data.pid.with_context(|| format!("{name} does not run"))?;
-            karat_testbed::pause_process(pid)?;
+            ensure!(!data.pids.is_empty(), "{name} does not run");
+            for pid in &data.pids {
+                karat_testbed::pause_process(*pid)?;
+            }
+            if let Some(lasts) = data.lasts {
+                tokio::time::sleep(lasts.0).await;
+                for pid in &data.pids {
+                    karat_testbed::resume_process(*pid)?;
+                }
+            }
         }
         Ok(true)
     }
@@ -477,6 +493,13 @@ mod tests {
             .check()
             .unwrap();
         data("{rust: also-preempts}").check().unwrap();
+        for program in ["kube-proxy", "kube-controller-manager", "jobset"] {
+            data(&format!(
+                "{{api-version: v1, kind: Pod, pause: {program}, for: 2s}}"
+            ))
+            .check()
+            .unwrap();
+        }
         for (yaml, part) in [
             ("{kind: Pod, delete: true}", "`api-version` and `kind`"),
             ("{api-version: v1, kind: Pod}", "write one of"),
@@ -491,6 +514,14 @@ mod tests {
             (
                 "{api-version: v1, kind: Pod, create: {kind: Pod}}",
                 "/apiVersion is missing",
+            ),
+            (
+                "{api-version: v1, kind: Pod, pause: nobody}",
+                "pause nobody",
+            ),
+            (
+                "{api-version: v1, kind: Pod, delete: true, for: 2s}",
+                "goes with `pause`",
             ),
             ("{rust: nobody}", "not known"),
             ("{rust: also-preempts, delete: true}", "made in Rust"),

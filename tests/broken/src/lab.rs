@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use karat_testbed::{
-    AdapterSettings, AddOn, Component, ControlPlane, DraApi, KubernetesVersion, PrometheusSettings,
-    RuntimeHandler, can_run_nodes, gvisor_need, images,
+    AdapterSettings, AddOn, Component, ControlPlane, DraApi, KubernetesVersion, NODE_PROGRAMS,
+    PrometheusSettings, RuntimeHandler, can_run_nodes, gvisor_need, images, resume_process,
 };
 
 use crate::data::{Dra, HandlerData, LabData, Runs};
@@ -33,6 +33,65 @@ pub fn add_on(name: &str) -> Result<AddOn> {
         let names = AddOn::ALL.map(AddOn::name).join(", ");
         format!("with {name}: not one of {names}")
     })
+}
+
+/// What can be suspended while a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspended {
+    /// A program beside the nodes, or an operator.
+    AddOn(AddOn),
+    /// A program of the control plane.
+    Component(Component),
+    /// A program of every real node.
+    OfNodes(&'static str),
+}
+
+impl Suspended {
+    /// By its name.
+    ///
+    /// # Errors
+    /// If there is nothing of that name.
+    pub fn named(name: &str) -> Result<Self> {
+        if let Some(program) = NODE_PROGRAMS.into_iter().find(|known| *known == name) {
+            return Ok(Self::OfNodes(program));
+        }
+        component(name)
+            .map(Self::Component)
+            .or_else(|_| add_on(name).map(Self::AddOn))
+            .with_context(|| {
+                format!(
+                    "pause {name}: no operator, and no program of the control plane or of a node"
+                )
+            })
+    }
+
+    /// Its processes.
+    #[must_use]
+    pub fn processes(self, lab: &ControlPlane) -> Vec<u32> {
+        match self {
+            Self::AddOn(add_on) => lab.add_on_pid(add_on).into_iter().collect(),
+            Self::Component(component) => lab.pid(component).into_iter().collect(),
+            Self::OfNodes(program) => {
+                let nodes = lab.real_nodes().iter();
+                nodes.filter_map(|node| node.program_pid(program)).collect()
+            }
+        }
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// If it is gone, or does not answer again.
+    pub async fn resume(self, lab: &ControlPlane) -> Result<()> {
+        if let Self::AddOn(add_on) = self {
+            lab.resume_add_on(add_on).await?;
+            return Ok(());
+        }
+        for pid in self.processes(lab) {
+            resume_process(pid)?;
+        }
+        Ok(())
+    }
 }
 
 /// The Prometheus that stands beside the nodes, where it is not the usual one.

@@ -151,9 +151,9 @@ async fn looked_at(
     for controller in &entry.make.controllers {
         let mut controller = controller.clone();
         if let Some(name) = &controller.pause {
-            let add_on = crate::lab::add_on(name)?;
-            controller.pid = lab.add_on_pid(add_on);
-            paused.push(add_on);
+            let program = crate::lab::Suspended::named(name)?;
+            controller.pids = program.processes(lab);
+            paused.push(program);
         }
         acting.push(actors::start(client.clone(), &controller).await?);
     }
@@ -167,8 +167,8 @@ async fn looked_at(
         }
         notes.extend(did(&actor));
     }
-    for add_on in paused {
-        lab.resume_add_on(add_on).await?;
+    for program in paused {
+        program.resume(lab).await?;
     }
     notes.extend(unused(&proxies, entry));
     // Its drop waits for a thread, and so must not happen on one of the runtime's.

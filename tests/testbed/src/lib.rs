@@ -41,7 +41,7 @@ mod supervise;
 mod version;
 
 pub use add_ons::AddOn;
-pub use add_ons::controllers::pause_process;
+pub use add_ons::controllers::{pause_process, resume_process};
 pub use apply::{Applied, apply_yaml, fixture_path};
 pub use components::Component;
 pub use config::{ControlPlaneBuilder, DraApi};
@@ -49,7 +49,7 @@ pub use control_plane::{ControlPlane, client_of};
 pub use error::{Result, TestbedError};
 pub use gobuild::{Go, cache_dir};
 pub use node::needs::{Need, can_run_nodes, gvisor_need, node_needs};
-pub use node::{AdapterSettings, PrometheusSettings, RealNode, RuntimeHandler};
+pub use node::{AdapterSettings, NODE_PROGRAMS, PrometheusSettings, RealNode, RuntimeHandler};
 pub use pki::{Identity, Pki};
 pub use programs::{
     Found, Origin, prepare, prepare_add_ons, prepare_nodes, survey, survey_add_ons, survey_nodes,

@@ -25,7 +25,11 @@ const LACK: [&str; 4] = [
     "secure-accelerator-access",
 ];
 /// Those that need pods which run.
-const INSIDE: [&str; 2] = ["inplace-pod-resize", "workload-sandboxing"];
+const INSIDE: [&str; 3] = [
+    "inplace-pod-resize",
+    "model-readiness",
+    "workload-sandboxing",
+];
 
 /// Every probe of the repository.
 fn suite(engine: &Engine) -> Result<Vec<Probe>> {

@@ -537,6 +537,14 @@ pub fn pause_process(pid: u32) -> Result<()> {
     send(pid, Signal::STOP)
 }
 
+/// Lets a suspended process go on (SIGCONT); nothing happens to one that was not suspended.
+///
+/// # Errors
+/// There is no such process.
+pub fn resume_process(pid: u32) -> Result<()> {
+    send(pid, Signal::CONT)
+}
+
 fn send(pid: u32, signal: Signal) -> Result<()> {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let sent = process.map(|process| kill_process(process, signal));

@@ -48,7 +48,7 @@ const NAMES: [&str; 8] = [
 pub(crate) const MOST: u8 = 8;
 
 /// The programs that a node's first process starts.
-const PROGRAMS: [&str; 4] = ["containerd", "kubelet", "kube-proxy", "coredns"];
+pub const NODE_PROGRAMS: [&str; 4] = ["containerd", "kubelet", "kube-proxy", "coredns"];
 
 /// What runs the containers of a RuntimeClass's handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,29 @@ impl RealNode {
     #[must_use]
     pub fn first_process(&self) -> Option<u32> {
         self.first.get().copied()
+    }
+
+    /// Process id, as the host sees it, of one of [`NODE_PROGRAMS`]; `None` if it is not running. While the node is held, the
+    /// number cannot belong to a process of somebody else: only children of its first process are looked at.
+    #[must_use]
+    pub fn program_pid(&self, program: &str) -> Option<u32> {
+        let mut parents = vec![self.first_process()?];
+        let all: Vec<(u32, u32, String)> = std::fs::read_dir("/proc")
+            .ok()?
+            .filter_map(|entry| process(&entry.ok()?.path()))
+            .collect();
+        while let Some(parent) = parents.pop() {
+            for (pid, of, name) in &all {
+                if *of == parent && name == program {
+                    return Some(*pid);
+                }
+                // A program is started by a shell of its own; what it starts itself has its name taken from nobody.
+                if *of == parent && !NODE_PROGRAMS.contains(&name.as_str()) {
+                    parents.push(*pid);
+                }
+            }
+        }
+        None
     }
 
     fn init_log(&self) -> PathBuf {
@@ -333,7 +356,7 @@ impl ControlPlane {
                 tail: tail(&log, TAIL_LINES),
                 log,
             };
-            for name in PROGRAMS {
+            for name in NODE_PROGRAMS {
                 if let Ok(status) = std::fs::read_to_string(node.dir.join(format!("ended.{name}")))
                 {
                     return Err(ended(
@@ -385,6 +408,17 @@ fn add(spec: &mut Value, more: Value) {
     }
 }
 
+/// Number, parent and name of a process by its folder.
+fn process(dir: &Path) -> Option<(u32, u32, String)> {
+    let pid = dir.file_name()?.to_str()?.parse().ok()?;
+    let status = std::fs::read_to_string(dir.join("status")).ok()?;
+    let field = |key: &str| {
+        let mut lines = status.lines();
+        lines.find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()))
+    };
+    Some((pid, field("PPid:")?.parse().ok()?, field("Name:")?))
+}
+
 fn found(name: &str) -> Result<PathBuf> {
     program(name).ok_or_else(|| missing(name))
 }
@@ -401,6 +435,15 @@ fn missing(what: &str) -> TestbedError {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_process_has_a_parent_and_a_name() {
+        let own = Path::new("/proc").join(std::process::id().to_string());
+        let (pid, parent, name) = process(&own).unwrap();
+        assert_eq!(pid, std::process::id());
+        assert!(parent > 0 && !name.is_empty());
+        assert!(process(Path::new("/proc/self")).is_none());
+    }
 
     #[test]
     fn a_specification_gets_more_and_loses_nothing() {

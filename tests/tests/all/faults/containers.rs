@@ -21,6 +21,8 @@ const LOG: &str = "^/api/v1/namespaces/karat-[^/]+/pods/[^/]+/log$";
 const QUERY: &str = "^/api/v1/namespaces/monitoring/services/[^/]+/proxy/";
 /// The workload of the probe.
 const WORKLOAD: &str = "^/api/v1/namespaces/karat-[^/]+/(services|pods)/[^/]+/proxy/";
+/// As the API server says it.
+const NOBODY: &str = "no endpoints available for service \"any\"";
 const HTML: &str = "<html><head><title>Please wait</title></head><body>maintenance</body></html>";
 
 fn row(name: &'static str, promise: Promise, rules: fn(u64) -> Vec<Rule>) -> Row {
@@ -88,17 +90,17 @@ fn requests() -> Vec<Row> {
             "the query API is not reached for a while",
             Promise::Same,
             |_| {
-                vec![Rule::on("GET", QUERY).times(3).fail(
-                    503,
-                    "ServiceUnavailable",
-                    "no endpoints",
-                )]
+                vec![
+                    Rule::on("GET", QUERY)
+                        .times(3)
+                        .fail(503, "ServiceUnavailable", NOBODY),
+                ]
             },
         ),
         row(
             "the query API is never reached",
             Promise::Unknown(Reason::ProxyUnreachable),
-            |_| vec![Rule::on("GET", QUERY).fail(503, "ServiceUnavailable", "no endpoints")],
+            |_| vec![Rule::on("GET", QUERY).fail(503, "ServiceUnavailable", NOBODY)],
         ),
         row(
             "the query API wants a login",
@@ -129,11 +131,11 @@ fn requests() -> Vec<Row> {
             "the workload is not reached for a while",
             Promise::Same,
             |_| {
-                vec![Rule::on("GET", WORKLOAD).times(2).fail(
-                    503,
-                    "ServiceUnavailable",
-                    "no endpoints",
-                )]
+                vec![
+                    Rule::on("GET", WORKLOAD)
+                        .times(2)
+                        .fail(503, "ServiceUnavailable", NOBODY),
+                ]
             },
         ),
     ]
