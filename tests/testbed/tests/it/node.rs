@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use karat_testbed::{
-    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, RuntimeHandler, can_run_nodes,
-    gvisor_need, images, not_run,
+    AddOn, Component, ControlPlane, DraApi, KubernetesVersion, NODE_PROGRAMS, RuntimeHandler,
+    can_run_nodes, gvisor_need, images, not_run,
 };
 use kube::Api;
 use kube::api::LogParams;
@@ -281,6 +281,12 @@ async fn pods_run_and_after_kill_9_of_the_first_process_nothing_is_left() {
     .unwrap();
 
     assert!(!cgroups(number).is_empty(), "the node has no cgroup");
+    for program in NODE_PROGRAMS {
+        let pid = node.program_pid(program).unwrap();
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        assert!(exe.ends_with(program), "{program}: {}", exe.display());
+    }
+    assert!(node.program_pid("etcd").is_none());
     let first = node.first_process().unwrap();
     kill(first);
     let node_dir = node.dir().to_owned();
