@@ -9,7 +9,7 @@ mod quantity;
 
 pub use quantity::milli;
 
-use crate::{Object, Query, Reason, Result, Value};
+use crate::{Conclusion, Object, Query, Reason, Result, Value};
 
 /// Taints that no pod of a probe tolerates: they say that the node is not for it, or not well.
 const NOT_TOLERATED: [&str; 2] = ["node.kubernetes.io/", "node-role.kubernetes.io/"];
@@ -151,6 +151,36 @@ pub fn reason_of(waiting: &str) -> Reason {
     } else {
         Reason::Deadline
     }
+}
+
+/// What [`stuck`], [`is_ready`] and [`crate::pods::reaches`] look at, with labels and owners; for [`Query::keep`].
+pub const SEEN: &[&str] = &[
+    "/metadata/labels",
+    "/metadata/ownerReferences",
+    "/metadata/deletionTimestamp",
+    "/status/phase",
+    "/status/podIP",
+    "/status/conditions",
+    "/status/containerStatuses/*/state/waiting/reason",
+];
+
+/// Why a pod does not run yet, as far as it says so itself. That it does not is never a fail by itself: it may lack room, or an image.
+pub fn stuck(pod: &Object) -> Conclusion {
+    let scheduled = pod.condition("PodScheduled");
+    if let Some(scheduled) = scheduled.filter(|scheduled| scheduled.status == "False") {
+        let why = format!("{pod} found no node: {}", scheduled.message);
+        return Conclusion::unknown(Reason::InsufficientCapacity, why);
+    }
+    let waiting = waiting(pod);
+    let why = format!("{pod} is {} {waiting}", pod.text("/status/phase"));
+    Conclusion::unknown(reason_of(waiting), why)
+}
+
+/// Whether a pod runs and its containers are ready, and nobody deletes it.
+pub fn is_ready(pod: &Object) -> bool {
+    let ready = pod.condition("Ready");
+    ready.is_some_and(|ready| ready.status == "True")
+        && pod.at("/metadata/deletionTimestamp").is_null()
 }
 
 /// What a pod takes of a resource as the scheduler counts it, in thousandths.
