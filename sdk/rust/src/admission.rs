@@ -70,6 +70,11 @@ pub fn is_unasked(answer: &Answer) -> bool {
     answer.message.contains("failed calling webhook")
 }
 
+/// Whether a server refused an object because it has a field that the kind, in this version, does not.
+pub fn is_unknown_field(error: &Error) -> bool {
+    matches!(error, Error::Answered(answer) if answer.code == 400 && answer.message.contains("unknown field"))
+}
+
 /// Creates an object, again every two seconds while a webhook of whom it is about cannot be called; `mine` looks at the message.
 ///
 /// # Errors

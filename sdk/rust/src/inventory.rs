@@ -245,6 +245,31 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_does_not_run_says_why_and_one_that_goes_is_not_ready() {
+        let pod = |status: Value| Object::new(json!({"kind": "Pod", "status": status}));
+        let scheduled = |so: &str| json!({"type": "PodScheduled", "status": so, "message": "0/3"});
+        for (status, reason) in [
+            (
+                json!({"conditions": [scheduled("False")]}),
+                Reason::InsufficientCapacity,
+            ),
+            (
+                json!({"conditions": [scheduled("True")], "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]}),
+                Reason::ImageUnavailable,
+            ),
+            (json!({"phase": "Pending"}), Reason::Deadline),
+        ] {
+            assert!(
+                matches!(stuck(&pod(status)), Conclusion::Unknown(found, _) if found == reason)
+            );
+        }
+        let mut ready = pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        assert!(is_ready(&ready));
+        ready.value_mut()["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(!is_ready(&ready));
+    }
+
+    #[test]
     fn nodes_that_are_not_for_probes_are_left_out() {
         let node = |spec: Value, ready: &str| {
             Object::new(json!({"metadata": {"name": "n"}, "spec": spec,
