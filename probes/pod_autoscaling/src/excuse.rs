@@ -4,7 +4,6 @@
 //! others took are no faults of the autoscaler.
 
 use crate::steps::Lab;
-use crate::workload::is_ready;
 use karat_sdk::admission::Refuser;
 use karat_sdk::{Conclusion, Object, Reason, Result, inventory};
 
@@ -18,7 +17,7 @@ const ORDINARY: [&str; 4] = [
 
 /// Why the second pod is not ready.
 pub(crate) fn not_running(lab: &Lab<'_>, pods: &[Object], text: &str) -> Result<Conclusion> {
-    let Some(pod) = pods.iter().find(|pod| !is_ready(pod)) else {
+    let Some(pod) = pods.iter().find(|pod| !inventory::is_ready(pod)) else {
         return Ok(never_made(&lab.workload.deployment()?, text));
     };
     if pod.uid() == lab.workload.first.uid() {

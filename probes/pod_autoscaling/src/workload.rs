@@ -64,7 +64,7 @@ pub(crate) fn start(
     let mut last = None;
     let ready = wait::poll(EVERY, limit, "readiness of the first pod", || {
         last = pods(namespace, &name)?.into_iter().next();
-        Ok(last.clone().filter(is_ready))
+        Ok(last.clone().filter(inventory::is_ready))
     });
     let first = match (ready, last) {
         (Ok(pod), _) => pod,
@@ -168,11 +168,6 @@ fn pods(namespace: &str, name: &str) -> Result<Vec<Object>> {
         .into_iter()
         .filter(|pod| !inventory::has_ended(pod))
         .collect())
-}
-
-pub(crate) fn is_ready(pod: &Object) -> bool {
-    pod.at("/metadata/deletionTimestamp").is_null()
-        && pod.condition("Ready").is_some_and(|it| it.status == "True")
 }
 
 impl Workload {

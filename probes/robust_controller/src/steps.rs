@@ -1,8 +1,8 @@
 //! What is done with an operator: a valid object and a flawed one are created, a child is deleted, the object is edited and deleted.
 
-use karat_sdk::admission::Refuser;
+use karat_sdk::admission::{Refuser, create_patiently, is_unasked};
 use karat_sdk::kube::{PatchKind, wait_for};
-use karat_sdk::wait::{self, Deadline};
+use karat_sdk::wait;
 use karat_sdk::{
     Case, CaseId, Conclusion, Error, Object, Query, Reason, Result, Target, Value, run,
 };
@@ -86,19 +86,9 @@ impl<'a> Steps<'a> {
 
     /// Creates, again and again while the operator's own webhook cannot be called.
     fn create(&self, object: &Value) -> Result<Object> {
-        let deadline = Deadline::after(ANSWER);
-        loop {
-            match self.target().create(object) {
-                Err(Error::Answered(answer))
-                    if answer.message.contains("failed calling webhook")
-                        && self.found.is_mine(&answer.message)
-                        && !deadline.left().is_zero() =>
-                {
-                    wait::sleep(REST * 2)?;
-                }
-                other => return other,
-            }
-        }
+        create_patiently(&self.target(), object, ANSWER, |said| {
+            self.found.is_mine(said)
+        })
     }
 
     fn accepted(&self, case: &Case, stored: &mut Option<Object>) -> Result<Conclusion> {
@@ -116,7 +106,7 @@ impl<'a> Steps<'a> {
                 Ok(Conclusion::Pass)
             }
             // A server that could not ask says nothing about what the answer would have been.
-            Err(Error::Answered(answer)) if answer.message.contains("failed calling webhook") => {
+            Err(Error::Answered(answer)) if is_unasked(&answer) => {
                 Ok(Conclusion::unknown(Reason::Deadline, answer.message))
             }
             Err(Error::Answered(answer)) if self.found.is_mine(&answer.message) => {
@@ -148,7 +138,7 @@ impl<'a> Steps<'a> {
                     operator.text("flaw-says")
                 )))
             }
-            Err(Error::Answered(answer)) if answer.message.contains("failed calling webhook") => {
+            Err(Error::Answered(answer)) if is_unasked(&answer) => {
                 Ok(Conclusion::unknown(Reason::Deadline, answer.message))
             }
             Err(Error::Answered(answer)) if self.found.is_mine(&answer.message) => {

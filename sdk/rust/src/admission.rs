@@ -5,7 +5,7 @@
 //! people and may change; what is not recognised here is [`Refuser::Other`], never a guess.
 
 use crate::error::{Answer, Error, Result};
-use crate::kube::{Query, Target};
+use crate::kube::{Object, Query, Target};
 use crate::wait::{self, Deadline};
 use serde_json::Value;
 use std::time::Duration;
@@ -61,6 +61,39 @@ impl Refuser {
             Refuser::Quota
         } else {
             Refuser::Other
+        }
+    }
+}
+
+/// Whether a server said that it could not ask a webhook, which says nothing about what the answer would have been.
+pub fn is_unasked(answer: &Answer) -> bool {
+    answer.message.contains("failed calling webhook")
+}
+
+/// Whether a server refused an object because it has a field that the kind, in this version, does not.
+pub fn is_unknown_field(error: &Error) -> bool {
+    matches!(error, Error::Answered(answer) if answer.code == 400 && answer.message.contains("unknown field"))
+}
+
+/// Creates an object, again every two seconds while a webhook of whom it is about cannot be called; `mine` looks at the message.
+///
+/// # Errors
+/// Those of the server and of the door; that of the webhook when `patience` is over.
+pub fn create_patiently(
+    target: &Target,
+    object: &Value,
+    patience: Duration,
+    mine: impl Fn(&str) -> bool,
+) -> Result<Object> {
+    let deadline = Deadline::after(patience);
+    loop {
+        match target.create(object) {
+            Err(Error::Answered(answer))
+                if is_unasked(&answer) && mine(&answer.message) && !deadline.left().is_zero() =>
+            {
+                wait::sleep(Duration::from_secs(2))?;
+            }
+            other => return other,
         }
     }
 }

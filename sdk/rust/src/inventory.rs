@@ -189,6 +189,24 @@ pub fn not_running(pod: &Object, text: &str) -> Conclusion {
     )
 }
 
+/// What [`not_running`], [`is_ready`] and [`crate::pods::reaches`] look at, with labels and owners; for [`Query::keep`].
+pub const SEEN: &[&str] = &[
+    "/metadata/labels",
+    "/metadata/ownerReferences",
+    "/metadata/deletionTimestamp",
+    "/status/phase",
+    "/status/podIP",
+    "/status/conditions",
+    "/status/containerStatuses/*/state/waiting/reason",
+];
+
+/// Whether a pod runs and its containers are ready, and nobody deletes it.
+pub fn is_ready(pod: &Object) -> bool {
+    let ready = pod.condition("Ready");
+    ready.is_some_and(|ready| ready.status == "True")
+        && pod.at("/metadata/deletionTimestamp").is_null()
+}
+
 /// What a pod takes of a resource as the scheduler counts it, in thousandths.
 pub fn requested(pod: &Object, resource: &str) -> u64 {
     let of = |requests: &Value| requests[resource].as_str().and_then(milli).unwrap_or(0);
@@ -248,6 +266,31 @@ mod tests {
             4000
         );
         assert_eq!(taken(json!({"containers": [{}]})), 0);
+    }
+
+    #[test]
+    fn a_pod_that_does_not_run_says_why_and_one_that_goes_is_not_ready() {
+        let pod = |status: Value| Object::new(json!({"kind": "Pod", "status": status}));
+        let scheduled = |so: &str| json!({"type": "PodScheduled", "status": so, "message": "0/3"});
+        for (status, reason) in [
+            (
+                json!({"conditions": [scheduled("False")]}),
+                Reason::InsufficientCapacity,
+            ),
+            (
+                json!({"conditions": [scheduled("True")], "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]}),
+                Reason::ImageUnavailable,
+            ),
+            (json!({"phase": "Pending"}), Reason::Deadline),
+        ] {
+            assert!(
+                matches!(not_running(&pod(status), "it"), Conclusion::Unknown(found, _) if found == reason)
+            );
+        }
+        let mut ready = pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        assert!(is_ready(&ready));
+        ready.value_mut()["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(!is_ready(&ready));
     }
 
     #[test]

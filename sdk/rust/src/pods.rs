@@ -24,6 +24,10 @@ use crate::wait::{self, Deadline, Source};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+mod reach;
+
+pub use reach::reaches;
+
 /// Bytes of one read: as much as the host gives.
 const PIECE: u32 = 1 << 20;
 /// How much longer than a command's own deadline its end is waited for, so that the host has time to say it.

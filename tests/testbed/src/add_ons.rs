@@ -5,6 +5,7 @@
 //! Here are the list of them and the DRA driver; [`controllers`] runs operators with their webhooks. What runs in pods is in
 //! [`crate::node`].
 
+mod agent_sandbox;
 pub(crate) mod controllers;
 mod jobset;
 mod kueue;
@@ -44,11 +45,13 @@ pub enum AddOn {
     LeaderWorkerSet,
     /// Kubeflow Trainer, the controller of TrainJobs; it makes JobSets, so [`Self::JobSet`] must be there too.
     Trainer,
+    /// The controllers of Sandboxes, and of templates, warm pools and claims of them.
+    AgentSandbox,
 }
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::DraDriver,
         Self::Prometheus,
         Self::MetricsAdapter,
@@ -56,6 +59,7 @@ impl AddOn {
         Self::JobSet,
         Self::LeaderWorkerSet,
         Self::Trainer,
+        Self::AgentSandbox,
     ];
 
     /// Its name for people, which is also that of its program.
@@ -69,6 +73,7 @@ impl AddOn {
             Self::JobSet => "jobset",
             Self::LeaderWorkerSet => "lws",
             Self::Trainer => "trainer",
+            Self::AgentSandbox => "agent-sandbox",
         }
     }
 
@@ -77,7 +82,11 @@ impl AddOn {
     pub const fn needs_real_nodes(self) -> bool {
         match self {
             Self::DraDriver | Self::Prometheus | Self::MetricsAdapter => true,
-            Self::Kueue | Self::JobSet | Self::LeaderWorkerSet | Self::Trainer => false,
+            Self::Kueue
+            | Self::JobSet
+            | Self::LeaderWorkerSet
+            | Self::Trainer
+            | Self::AgentSandbox => false,
         }
     }
 }

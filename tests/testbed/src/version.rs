@@ -273,8 +273,34 @@ pub(crate) static KUEUE: ModuleSet = ModuleSet {
     }],
 };
 
+/// A module of its own: what it needs would make everything of [`OPERATORS`] newer.
+pub(crate) static AGENT_SANDBOX: ModuleSet = ModuleSet {
+    name: "agent-sandbox",
+    go_mod: include_str!("../gomods/agentsandbox/go.mod"),
+    go_sum: include_str!("../gomods/agentsandbox/go.sum"),
+    ldflags: "-s -w",
+    programs: &[("agent-sandbox", "./sandbox")],
+    sources: &[],
+    // It takes an address for its metrics and does not use it, so that all of them would listen on port 8080 of the machine.
+    patches: &[Patch {
+        module: "sigs.k8s.io/agent-sandbox",
+        from: "cmd/agent-sandbox-controller/main.go",
+        to: "sandbox/main.go",
+        edits: &[
+            (
+                "\t\"sigs.k8s.io/controller-runtime/pkg/log/zap\"\n",
+                "\t\"sigs.k8s.io/controller-runtime/pkg/log/zap\"\n\tmetricsserver \"sigs.k8s.io/controller-runtime/pkg/metrics/server\"\n",
+            ),
+            (
+                "\t\tHealthProbeBindAddress: probeAddr,\n",
+                "\t\tHealthProbeBindAddress: probeAddr,\n\t\tMetrics: metricsserver.Options{BindAddress: metricsAddr},\n",
+            ),
+        ],
+    }],
+};
+
 /// All sets that do not belong to one version of Kubernetes.
-pub(crate) const SETS: [&ModuleSet; 9] = [
+pub(crate) const SETS: [&ModuleSet; 10] = [
     &TOOLS,
     &CONTAINERD,
     &DNS,
@@ -284,6 +310,7 @@ pub(crate) const SETS: [&ModuleSet; 9] = [
     &METRICS_ADAPTER,
     &OPERATORS,
     &KUEUE,
+    &AGENT_SANDBOX,
 ];
 
 #[cfg(test)]

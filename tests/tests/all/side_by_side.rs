@@ -18,8 +18,10 @@ use std::path::Path;
 const FIXTURES: [&str; 3] = ["nvidia-nodes.yaml", "amd-nodes.yaml", "intel-nodes.yaml"];
 
 /// Probes that this cluster lacks something for; they must leave the others alone all the same.
-const LACK: [&str; 4] = [
+const LACK: [&str; 6] = [
+    "agent-sandbox-lifecycle",
     "ai-service-metrics",
+    "jobset-lifecycle",
     "pod-autoscaling",
     "robust-controller",
     "secure-accelerator-access",

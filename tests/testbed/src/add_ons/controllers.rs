@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::AddOn;
+use super::agent_sandbox::AGENT_SANDBOX;
 use super::jobset::JOBSET;
 use super::kueue::KUEUE;
 use super::leader_worker_set::LEADER_WORKER_SET;
@@ -45,7 +46,7 @@ pub(super) struct Controller {
     pub(super) module: &'static str,
     /// Folder with the definitions of its kinds.
     pub(super) definitions: &'static str,
-    /// File with its webhook configurations.
+    /// File with its webhook configurations; empty if it has none.
     pub(super) webhooks: &'static str,
     /// Parts of the paths of the webhooks that are registered; all if there are none.
     pub(super) serves: &'static [&'static str],
@@ -55,6 +56,8 @@ pub(super) struct Controller {
     pub(super) converts: &'static [&'static str],
     /// Arguments beside the configuration file.
     pub(super) args: &'static [&'static str],
+    /// Where it listens, for one that reads no configuration file.
+    pub(super) flags: Option<fn(&Place) -> Vec<String>>,
     /// Its configuration.
     pub(super) config: fn(&Place) -> Value,
 }
@@ -105,11 +108,12 @@ impl Place {
 }
 
 /// In the order in which they are started: Trainer makes JobSets.
-const ALL: [(AddOn, &Controller); 4] = [
+const ALL: [(AddOn, &Controller); 5] = [
     (AddOn::JobSet, &JOBSET),
     (AddOn::LeaderWorkerSet, &LEADER_WORKER_SET),
     (AddOn::Kueue, &KUEUE),
     (AddOn::Trainer, &TRAINER),
+    (AddOn::AgentSandbox, &AGENT_SANDBOX),
 ];
 
 fn controller(add_on: AddOn) -> Result<&'static Controller> {
@@ -169,7 +173,10 @@ fn keep(module: &Path, controller: &Controller, folder: &Path) -> Result<()> {
     files.sort();
     let mut definitions = read(&files)?;
     definitions.iter_mut().for_each(without_descriptions);
-    let webhooks = read(&[module.join(controller.webhooks)])?;
+    let webhooks = match controller.webhooks {
+        "" => Vec::new(),
+        file => read(&[module.join(file)])?,
+    };
     for (file, objects) in KEPT.into_iter().zip([definitions, webhooks]) {
         // Written beside and renamed, because two processes may do this at the same time.
         let beside = folder.join(format!("{file}.{}", std::process::id()));
@@ -242,7 +249,7 @@ impl ControlPlane {
         apply_values(&client, controller.definitions, definitions.iter().cloned()).await?;
         self.wait_established(controller, &definitions).await?;
         self.write_controller_files(controller, &place)?;
-        self.launch_controller(controller)?;
+        self.launch_controller(controller, &place)?;
         self.wait_answering(controller, &place).await?;
         let mut webhooks = self.kept(controller, KEPT[1])?;
         for configuration in &mut webhooks {
@@ -385,15 +392,21 @@ impl ControlPlane {
         write_private(&place.dir.join("config.yaml"), &config.to_string())
     }
 
-    fn launch_controller(&self, controller: &Controller) -> Result<u32> {
+    fn launch_controller(&self, controller: &Controller, place: &Place) -> Result<u32> {
         let dir = self.state_dir().join(controller.name);
         // Through `env`, for those that can be told of their certificates by nothing else.
         let mut args: Vec<std::ffi::OsString> = vec![
             format!("TMPDIR={}", dir.join("tmp").display()).into(),
             self.programs.path(controller.name).into(),
-            format!("--config={}", dir.join("config.yaml").display()).into(),
             format!("--kubeconfig={}", dir.join("kubeconfig").display()).into(),
         ];
+        args.extend(match controller.flags {
+            Some(flags) => flags(place).into_iter().map(Into::into).collect(),
+            None => vec![std::ffi::OsString::from(format!(
+                "--config={}",
+                dir.join("config.yaml").display()
+            ))],
+        });
         args.extend(controller.args.iter().map(Into::into));
         let launch = Launch {
             program: "/usr/bin/env".into(),
@@ -421,6 +434,9 @@ impl ControlPlane {
             },
         )
         .await?;
+        if controller.webhooks.is_empty() {
+            return Ok(());
+        }
         // Some are ready before their webhooks are registered with their own server.
         self.wait(
             &format!("the webhooks of {} listen", controller.name),
@@ -493,12 +509,6 @@ impl ControlPlane {
     /// It is no operator, or does not come back.
     pub async fn resume_add_on(&self, add_on: AddOn) -> Result<()> {
         let controller = controller(add_on)?;
-        if let Fate::Running(_) = self.supervisor.fate(controller.name)? {
-            self.signal_add_on(add_on, Signal::CONT)?;
-        } else {
-            self.launch_controller(controller)?;
-            self.stopped().remove(controller.name);
-        }
         let path = self.state_dir().join(controller.name).join("config.yaml");
         let text = fs::read_to_string(&path).map_err(TestbedError::io(&path))?;
         let config: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -510,6 +520,12 @@ impl ControlPlane {
             webhook_port: webhook.and_then(|p| p.try_into().ok()).unwrap_or_default(),
             health_port: port.unwrap_or_default(),
         };
+        if let Fate::Running(_) = self.supervisor.fate(controller.name)? {
+            self.signal_add_on(add_on, Signal::CONT)?;
+        } else {
+            self.launch_controller(controller, &place)?;
+            self.stopped().remove(controller.name);
+        }
         self.wait_answering(controller, &place).await
     }
 

@@ -14,6 +14,7 @@ pub(super) static JOBSET: Controller = Controller {
     pods_with: Some("jobset.sigs.k8s.io/jobset-name"),
     converts: &[],
     args: &[],
+    flags: None,
     config,
 };
 

@@ -22,6 +22,7 @@ pub(super) static KUEUE: Controller = Controller {
         "multikueueclusters",
     ],
     args: &["--feature-gates=VisibilityOnDemand=false"],
+    flags: None,
     config,
 };
 

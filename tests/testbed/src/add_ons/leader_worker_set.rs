@@ -14,6 +14,7 @@ pub(super) static LEADER_WORKER_SET: Controller = Controller {
     pods_with: Some("leaderworkerset.sigs.k8s.io/name"),
     converts: &[],
     args: &[],
+    flags: None,
     config,
 };
 

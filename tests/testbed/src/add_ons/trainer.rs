@@ -14,6 +14,7 @@ pub(super) static TRAINER: Controller = Controller {
     pods_with: None,
     converts: &[],
     args: &[],
+    flags: None,
     config,
 };
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use karat_testbed::{AddOn, ControlPlane, apply_yaml};
+use karat_testbed::{AddOn, ControlPlane, apply_yaml, can_run_nodes, not_run};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
@@ -227,4 +227,52 @@ async fn a_paused_operator_makes_nothing_until_it_goes_on() {
     .unwrap();
     lab.resume_add_on(AddOn::JobSet).await.unwrap();
     lab.wait_until("two jobs again", both).await.unwrap();
+}
+
+const SANDBOXES: &str = "apiVersion: agents.x-k8s.io/v1alpha1
+kind: Sandbox
+metadata: {name: box, namespace: default}
+spec:
+  podTemplate:
+    spec: {containers: [{name: web, image: 'karat.local/echo:1'}]}
+---
+apiVersion: extensions.agents.x-k8s.io/v1alpha1
+kind: SandboxTemplate
+metadata: {name: web, namespace: default}
+spec:
+  podTemplate:
+    spec: {containers: [{name: web, image: 'karat.local/echo:1'}]}
+---
+apiVersion: extensions.agents.x-k8s.io/v1alpha1
+kind: SandboxClaim
+metadata: {name: claimed, namespace: default}
+spec: {sandboxTemplateRef: {name: web}}
+";
+
+#[tokio::test]
+async fn a_sandbox_runs_on_a_real_node_and_so_does_a_claimed_one() {
+    if let Err(why) = can_run_nodes() {
+        let test = "add_ons::a_sandbox_runs_on_a_real_node_and_so_does_a_claimed_one";
+        return not_run(test, &why);
+    }
+    let lab = ControlPlane::builder()
+        .with(AddOn::AgentSandbox)
+        .real_nodes(1)
+        .start()
+        .await
+        .unwrap();
+    lab.apply_yaml("sandboxes", SANDBOXES).await.unwrap();
+    let sandbox = ("agents.x-k8s.io", "v1alpha1", "Sandbox");
+    comes_to(&lab, sandbox, "box", "Ready").await.unwrap();
+    let claim = ("extensions.agents.x-k8s.io", "v1alpha1", "SandboxClaim");
+    comes_to(&lab, claim, "claimed", "Ready").await.unwrap();
+
+    // It is killed and comes back at the same place.
+    let pid = lab.add_on_pid(AddOn::AgentSandbox).unwrap();
+    lab.stop_add_on(AddOn::AgentSandbox).unwrap();
+    lab.resume_add_on(AddOn::AgentSandbox).await.unwrap();
+    assert_ne!(lab.add_on_pid(AddOn::AgentSandbox), Some(pid));
+    let another = SANDBOXES.replace("name: box", "name: another");
+    lab.apply_yaml("another", &another).await.unwrap();
+    comes_to(&lab, sandbox, "another", "Ready").await.unwrap();
 }

@@ -1,0 +1,5 @@
+//! Makes constants of `probe.toml`.
+
+fn main() {
+    karat_sdk_build::manifest();
+}
