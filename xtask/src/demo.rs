@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use karat_testbed::{AddOn, ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, images};
+use karat_testbed::{
+    AddOn, Component, ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, images,
+};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,18 +35,37 @@ scheduling:
 ";
 
 /// The real node is for pods that have to run: it has the images of the program and no registry. Leases keep other probes away
-/// from it, this keeps pods away that no lease is for.
-const LAST_RESORT: &str = "apiVersion: v1
+/// from it, this keeps pods away that no lease is for; those of leases tolerate it.
+const NOT_FOR_ALL: &str = "apiVersion: v1
 kind: Node
 metadata: {name: real-0}
 spec:
-  taints: [{key: karat.test/containers, effect: PreferNoSchedule}]
+  taints: [{key: karat.test/containers, effect: NoSchedule}]
+";
+/// Where pods go that no lease is for: every other node is tainted.
+const PLAIN: &str = "apiVersion: v1
+kind: Node
+metadata:
+  name: plain-0
+  annotations: {kwok.x-k8s.io/node: fake}
+  labels: {type: kwok, kubernetes.io/hostname: plain-0, kubernetes.io/arch: amd64, kubernetes.io/os: linux}
+status:
+  allocatable: {cpu: \"32\", memory: 256Gi, pods: \"110\"}
+  capacity: {cpu: \"32\", memory: 256Gi, pods: \"110\"}
 ";
 /// Device files that the demo's driver lends to pods: nothing can be broken with them.
 const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
 
 /// What their files are called in containers, which no table of vendors knows.
 const DEVICE_PATHS: &str = "secure-accelerator-access.device-paths=/dev/karat-dev-";
+
+/// Probes with a workload whose metrics shall be collected.
+const SCRAPED: [&str; 2] = ["ai-service-metrics", "pod-autoscaling"];
+/// So that replicas follow their metric in seconds, and not in a quarter of a minute.
+const AUTOSCALER: [&str; 2] = [
+    "--horizontal-pod-autoscaler-sync-period=2s",
+    "--horizontal-pod-autoscaler-initial-readiness-delay=2s",
+];
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -183,7 +204,12 @@ impl Real {
         match self {
             Real::No(_) => vec![AddOn::JobSet],
             Real::Node | Real::NodeWithSandboxes => {
-                vec![AddOn::JobSet, AddOn::Prometheus, AddOn::DraDriver]
+                vec![
+                    AddOn::JobSet,
+                    AddOn::AgentSandbox,
+                    AddOn::MetricsAdapter,
+                    AddOn::DraDriver,
+                ]
             }
         }
     }
@@ -221,10 +247,14 @@ impl Setup {
                 writeln!(config, "{id} = {{}}")?;
             }
         }
-        grants.push_str(
-            "# Annotations by which Prometheus finds a workload.\n[[exception]]\nprobe = \"ai-service-metrics\"\n\
-            annotations = [\"prometheus.io/scrape\", \"prometheus.io/port\", \"prometheus.io/path\"]\n",
-        );
+        grants.push_str("# Annotations by which Prometheus finds a workload.\n");
+        for id in SCRAPED {
+            write!(
+                grants,
+                "[[exception]]\nprobe = \"{id}\"\n\
+                annotations = [\"prometheus.io/scrape\", \"prometheus.io/port\", \"prometheus.io/path\"]\n\n"
+            )?;
+        }
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let file = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -291,6 +321,9 @@ async fn start(real: &Real) -> Result<ControlPlane> {
     let began = std::time::Instant::now();
     let advice = || format!("{title} failed; try: `cargo xtask testbed doctor`");
     let mut builder = ControlPlane::builder().workload_api();
+    for flag in AUTOSCALER {
+        builder = builder.arg(Component::ControllerManager, flag);
+    }
     for add_on in real.add_ons() {
         builder = builder.with(add_on);
     }
@@ -303,9 +336,11 @@ async fn start(real: &Real) -> Result<ControlPlane> {
         class.with_context(advice)?;
     }
     if !matches!(real, Real::No(_)) {
-        let tainted = cluster.apply_yaml("the real node", LAST_RESORT).await;
+        let tainted = cluster.apply_yaml("the real node", NOT_FOR_ALL).await;
         tainted.with_context(advice)?;
     }
+    let plain = cluster.apply_yaml("the plain node", PLAIN).await;
+    plain.with_context(advice)?;
     for fixture in FIXTURES {
         cluster.apply(fixture).await.with_context(advice)?;
     }

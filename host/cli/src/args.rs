@@ -213,7 +213,7 @@ pub(crate) struct SelectionArgs {
     /// File that says what probes may do [default: what the plan shows as asked for]
     #[arg(long, value_name = "FILE")]
     pub(crate) grants: Option<PathBuf>,
-    /// File that says where images come from, section `[images]` of `karat.toml`
+    /// File that says where images come from and which nodes leases may take: `[images]` and `[nodes]` of `karat.toml`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// File of what shall be hidden beside what is hidden anyway, by paths and patterns

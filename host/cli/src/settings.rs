@@ -23,7 +23,7 @@ use std::sync::Arc;
 const SETTING_MAX: usize = 4096;
 
 /// Enough that the longest probe decides: probes mostly wait, and who wants the same nodes waits for a lease.
-const PARALLEL_DEFAULT: usize = 8;
+const PARALLEL_DEFAULT: usize = 16;
 
 /// What `run` and `plan` share, checked.
 pub(crate) struct Selection {
