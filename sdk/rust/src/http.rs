@@ -256,11 +256,18 @@ pub fn unreached(error: &Error) -> Option<Unreached> {
 /// # Errors
 /// Those of `read`; what can go away by itself only after `patience`.
 pub fn patiently<T>(patience: Duration, mut read: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Deadline::after(patience);
+    // The clock is asked only where something went wrong.
+    let mut deadline = None;
     loop {
         match read() {
-            Err(error) if may_pass(&error) && !deadline.left().is_zero() => {
-                wait::sleep(AGAIN.min(deadline.left()))?;
+            Err(error) if may_pass(&error) => {
+                let left = deadline
+                    .get_or_insert_with(|| Deadline::after(patience))
+                    .left();
+                if left.is_zero() {
+                    return Err(error);
+                }
+                wait::sleep(AGAIN.min(left))?;
             }
             other => return other,
         }
