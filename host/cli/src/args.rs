@@ -140,6 +140,7 @@ const REPORT_EXAMPLES: &str = "Examples:\n  \
     karat report karat-runs/20260101T120000Z --to all --out reports\n  \
     karat report karat-runs/20260101T120000Z --to json | jq .summary\n\n\
     Nothing is judged again and no cluster is asked: a report repeats what the folder says, and tells what is missing in it.\n\
+    The product folder of the programme needs more than a run: `karat product` makes it.\n\
     Ends with 0 when the report is written, whatever it says, and with 2 when something is missing or damaged.";
 
 const VERIFY_EXAMPLES: &str = "Examples:\n  \
