@@ -8,7 +8,7 @@ use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::event::Events;
 use karat_engine::gate::StopSignal;
 use karat_engine::grant::Grants;
-use karat_engine::images::Images;
+use karat_engine::images::{Images, Placement};
 use karat_engine::lease::NodeChoice;
 use karat_engine::model::{AttemptRecord, Reach, RunRecord};
 use karat_engine::recording::{self, Recording};
@@ -116,6 +116,19 @@ pub async fn run_with_images(
 ) -> Result<Run> {
     let grants = Grants::none();
     run_with(kubeconfig, components, reach, grants, settings, images).await
+}
+
+/// The images of the program as the real nodes of laboratories have them. `say` hears how their build goes.
+///
+/// # Errors
+/// They cannot be built.
+pub fn own_images(say: impl Fn(&str) + Sync) -> Result<Images> {
+    let built = karat_testbed::images::build(say)?.images;
+    let digests = built.into_iter().filter_map(|image| {
+        let name = image.name.rsplit('/').next()?.split(':').next()?;
+        Some((name.to_owned(), image.digest.clone()))
+    });
+    Ok(Images::new(&digests.collect(), Placement::default()))
 }
 
 /// As [`run_set()`], with images of the program.

@@ -9,7 +9,7 @@ use crate::ui::diagnostics::{Classify as _, CommandError};
 use crate::ui::text::shown;
 use anyhow::anyhow;
 use karat_engine::cluster::ConnectOptions;
-use karat_engine::images::{Images, Placement};
+use karat_engine::images::Images;
 use karat_engine::lease::NodeChoice;
 use karat_engine::manifest::{Manifest, SettingKind};
 use karat_engine::model::Reach;
@@ -76,10 +76,7 @@ impl Selection {
         }
         let settings = settings(&args.settings, &probes)?;
         let enforce = enforced(args, &probes)?;
-        let platform = match &args.config {
-            Some(file) => config(file)?,
-            None => Platform::default(),
-        };
+        let platform = configured(args.config.as_deref())?;
         let mut named = platform.nodes.of.keys();
         // A word that no probe has would silently give that probe every node.
         if let Some(word) = named.find(|word| probes.iter().all(|one| one.manifest.id != **word)) {
@@ -147,11 +144,12 @@ pub(crate) fn redaction(file: &Path) -> Result<Rules, CommandError> {
 /// # Errors
 /// An unreadable `karat.toml`.
 pub(crate) fn images(file: Option<&Path>, own: &OwnImages) -> Result<Images, CommandError> {
-    let placement = match file {
-        Some(file) => config(file)?.images,
-        None => Placement::default(),
-    };
-    Ok(Images::new(&own.digests(), placement))
+    Ok(Images::new(&own.digests(), configured(file)?.images))
+}
+
+/// What `karat.toml` says; nothing where there is none.
+fn configured(file: Option<&Path>) -> Result<Platform, CommandError> {
+    file.map_or_else(|| Ok(Platform::default()), config)
 }
 
 /// Reads `karat.toml`.

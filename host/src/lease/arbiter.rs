@@ -358,7 +358,7 @@ fn missing(wish: &NodesWish, labels: &NodeLabels, found: usize) -> String {
     } else {
         ""
     };
-    let chosen = if *labels == NodeLabels::default() {
+    let chosen = if labels.is_empty() {
         String::new()
     } else {
         format!(" among those with the labels {labels}, which the configuration asks for")

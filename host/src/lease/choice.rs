@@ -2,14 +2,20 @@
 //!
 //! It bounds what leases grant. A pod of a probe without a lease goes where the scheduler puts it.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Labels that a node must have, all of them, as in a pod's `nodeSelector`. Empty fits every node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NodeLabels(pub BTreeMap<String, String>);
 
 impl NodeLabels {
+    /// Whether they fit every node.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a node with these labels has them.
     pub(super) fn fit(&self, labels: &BTreeMap<String, String>) -> bool {
         let mut all = self.0.iter();

@@ -185,15 +185,15 @@ fn why(attempt: &AttemptRecord) -> Vec<String> {
     {
         push_wrapped(&mut lines, "", &shown(said));
     }
+    let ended = |case: &CaseResult| {
+        let reason = case
+            .reason
+            .map_or(String::new(), |reason| format!(" ({reason})"));
+        format!("{}{reason}", verdict_word(case.verdict).0)
+    };
+    let name = |case: &CaseResult| shown(&case.case.to_string());
     let mut deciding = deciding.into_iter().peekable();
     while let Some(case) = deciding.next() {
-        let ended = |case: &CaseResult| {
-            let reason = case
-                .reason
-                .map_or(String::new(), |reason| format!(" ({reason})"));
-            format!("{}{reason}", verdict_word(case.verdict).0)
-        };
-        let name = |case: &CaseResult| shown(&case.case.to_string());
         let explanation = if case.explanation.is_empty() {
             String::new()
         } else {
@@ -229,14 +229,14 @@ fn why(attempt: &AttemptRecord) -> Vec<String> {
 
 /// Whether a case was not tried for the reason that another one tells in full. Explanations may be cut at their end.
 fn rests_on(case: &CaseResult, other: &CaseResult) -> bool {
-    let cut = |text: &str| text.trim_end_matches('…').to_owned();
-    let same = |a: String, b: String| a.starts_with(&b) || b.starts_with(&a);
-    case.verdict == other.verdict
-        && case.reason == other.reason
-        && case
-            .explanation
-            .strip_prefix(NOT_TRIED)
-            .is_some_and(|why| same(cut(why), cut(&other.explanation)))
+    let told = other.explanation.as_str();
+    let is_told = |why: &str| match (why.strip_suffix('…'), told.strip_suffix('…')) {
+        (Some(begin), _) if told.starts_with(begin) => true,
+        (_, Some(begin)) => why.starts_with(begin),
+        _ => why == told,
+    };
+    let why = case.explanation.strip_prefix(NOT_TRIED);
+    case.verdict == other.verdict && case.reason == other.reason && why.is_some_and(is_told)
 }
 
 /// The judgement's explanation, where it says more than how the attempt ended.

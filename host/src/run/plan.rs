@@ -12,14 +12,13 @@ pub mod rbac;
 pub mod trial;
 
 use crate::images::Images;
-use crate::lease::NodeChoice;
 use crate::lease::graph::{self, Graph};
+use crate::lease::{NodeChoice, NodeLabels};
 use crate::manifest::{Manifest, PodSecurity, Required, Scope, Wish};
 use crate::model::Reach;
 use crate::names;
 use crate::recording::format::{Access, ResourceAccess};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Stands for the run id where it is not known yet. It cannot be one: run ids hold no `0`.
@@ -100,7 +99,7 @@ pub struct PlannedProbe {
     /// Images it may start.
     pub images: Vec<String>,
     /// Labels of the nodes that its leases may take; empty where any will do, or where it takes none.
-    pub nodes: BTreeMap<String, String>,
+    pub nodes: NodeLabels,
     /// Kinds of objects it may create: `pods`, `resourceclaims.resource.k8s.io`.
     pub creates: Vec<String>,
     /// The same outside of namespaces.
@@ -238,15 +237,7 @@ pub fn make(offers: &[Offer<'_>], wishes: &Wishes, granted: &Granted<'_>) -> Pla
                 continue;
             }
         };
-        let mut probe = planned(offer, granted, images);
-        if offer
-            .manifest
-            .leases
-            .iter()
-            .any(|line| matches!(line.wish, Wish::Nodes(_)))
-        {
-            probe.nodes = wishes.nodes.of(&offer.manifest.id).0.clone();
-        }
+        let probe = planned(offer, granted, images, &wishes.nodes);
         let refused = probe
             .permissions
             .iter()
@@ -339,8 +330,15 @@ pub fn group_resource(group: &str, resource: &str) -> String {
     }
 }
 
-fn planned(offer: &Offer<'_>, granted: &Granted<'_>, images: Vec<String>) -> PlannedProbe {
+fn planned(
+    offer: &Offer<'_>,
+    granted: &Granted<'_>,
+    images: Vec<String>,
+    nodes: &NodeChoice,
+) -> PlannedProbe {
     let manifest = offer.manifest;
+    let mut leases = manifest.leases.iter();
+    let takes_nodes = leases.any(|line| matches!(line.wish, Wish::Nodes(_)));
     let mut creates = Vec::new();
     let mut creates_in_cluster = Vec::new();
     let mut permissions = Vec::new();
@@ -407,7 +405,11 @@ fn planned(offer: &Offer<'_>, granted: &Granted<'_>, images: Vec<String>) -> Pla
             })
             .collect(),
         images,
-        nodes: BTreeMap::new(),
+        nodes: if takes_nodes {
+            nodes.of(&manifest.id).clone()
+        } else {
+            NodeLabels::default()
+        },
         creates,
         creates_in_cluster,
         wall_ms: millis(manifest.budget.wall),

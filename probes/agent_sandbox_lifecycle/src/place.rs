@@ -57,13 +57,9 @@ impl Place {
     pub(crate) fn pod(&self, name: &str, words: &[&str]) -> PodBuilder {
         let mut command = vec![PROGRAM];
         command.extend(words);
-        let mut pod = PodBuilder::tool(name, &self.image)
+        PodBuilder::tool(name, &self.image)
             .command(&command)
-            .pin_to(self.nodes.iter().map(LeasedNode::name));
-        for node in &self.nodes {
-            pod = pod.tolerate(node.taints().iter().map(String::as_str));
-        }
-        pod
+            .on_leased(&self.nodes)
     }
 
     /// What runs in a sandbox: a web server.

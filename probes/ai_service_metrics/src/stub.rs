@@ -131,13 +131,7 @@ fn pod(name: &str, nodes: &[LeasedNode]) -> Result<karat_sdk::Value> {
     let mut pod = PodBuilder::tool(name, &run::image(images::METRICS)?)
         .args(&[PORT.to_string().as_str(), &label, &gauge])
         .label(LABEL, name)
-        .pin_to(nodes.iter().map(LeasedNode::name))
-        .tolerate(
-            nodes
-                .iter()
-                .flat_map(LeasedNode::taints)
-                .map(String::as_str),
-        )
+        .on_leased(nodes)
         .deadline(1200)
         .build();
     let container = &mut pod["spec"]["containers"][0];

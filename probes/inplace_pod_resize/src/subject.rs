@@ -71,8 +71,7 @@ pub(crate) fn start(
     };
     let mut pod = PodBuilder::tool(&run::name("resized"), &run::image(images::TOOL)?)
         .command(&[PROGRAM, "sleep", "forever"])
-        .pin(node.name())
-        .tolerate(node.taints().iter().map(String::as_str))
+        .on_leased(std::slice::from_ref(node))
         .build();
     // A pod that never restarts may not ask for a restart.
     pod["spec"]["restartPolicy"] = json!("Always");

@@ -56,11 +56,8 @@ impl Sets {
         command.extend(words);
         let mut pod = PodBuilder::tool(name, &self.image)
             .command(&command)
-            .pin_to(self.nodes.iter().map(LeasedNode::name));
-        for node in &self.nodes {
-            pod = pod.tolerate(node.taints().iter().map(String::as_str));
-        }
-        let mut pod = pod.build();
+            .on_leased(&self.nodes)
+            .build();
         json!({
             "name": name, "replicas": replicas,
             "template": {"spec": {

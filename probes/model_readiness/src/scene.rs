@@ -126,11 +126,9 @@ pub(crate) fn make(
 }
 
 fn pod(name: &str, args: &[&str], nodes: &[LeasedNode]) -> Result<PodBuilder> {
-    let taints = nodes.iter().flat_map(LeasedNode::taints);
     Ok(PodBuilder::tool(name, &run::image(images::TOOL)?)
         .args(args)
-        .pin_to(nodes.iter().map(LeasedNode::name))
-        .tolerate(taints.map(String::as_str))
+        .on_leased(nodes)
         .deadline(900))
 }
 

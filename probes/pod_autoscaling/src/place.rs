@@ -131,10 +131,7 @@ impl Place {
 
     /// Gives a pod one unit, and keeps it on the nodes that are held.
     pub(crate) fn with_unit(&self, pod: PodBuilder) -> PodBuilder {
-        let taints = self.nodes.iter().flat_map(LeasedNode::taints);
-        let pod = pod
-            .pin_to(self.nodes.iter().map(LeasedNode::name))
-            .tolerate(taints.map(String::as_str));
+        let pod = pod.on_leased(&self.nodes);
         match &self.unit {
             Unit::Device { .. } => pod.claim_template(&run::name(TEMPLATE)),
             Unit::Extended { resource } => pod.extended_resource(resource, 1),

@@ -97,10 +97,7 @@ impl Group {
         ];
         let pod = self.pod(&name, &serving)?;
         let pod = pod.label("karat-neighbour", &name);
-        let taints = self.nodes.iter().flat_map(LeasedNode::taints);
-        let pod = pod
-            .pin_to(self.nodes.iter().map(LeasedNode::name))
-            .tolerate(taints.map(String::as_str));
+        let pod = pod.on_leased(&self.nodes);
         let pod = pod.runtime_class(&self.class.name).build();
         let made = self.pods().create(&pod)?;
         case.observe("pod", made.uid());

@@ -19,7 +19,8 @@ use karat_broken::pool::{self, Progress};
 use karat_broken::report::{self, Sums};
 use karat_broken::table::{self, Entry};
 use karat_broken::verdict::{Mark, said};
-use karat_engine::images::{Images, Placement};
+use karat_engine::images::Images;
+use karat_tests::runs;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -122,18 +123,10 @@ async fn run(args: &Args) -> Result<ExitCode> {
 
 /// The images of the program as real nodes have them. Without a compiler for them there are no real nodes either.
 fn own_images() -> Images {
-    let built = match karat_testbed::images::build(|line| eprintln!("    {line}")) {
-        Ok(built) => built.images,
-        Err(error) => {
-            eprintln!("warning: no images of the program: {error:#}");
-            Vec::new()
-        }
-    };
-    let digests = built.into_iter().filter_map(|image| {
-        let name = image.name.rsplit('/').next()?.split(':').next()?;
-        Some((name.to_owned(), image.digest.clone()))
-    });
-    Images::new(&digests.collect(), Placement::default())
+    runs::own_images(|line| eprintln!("    {line}")).unwrap_or_else(|error| {
+        eprintln!("warning: no images of the program: {error:#}");
+        Images::default()
+    })
 }
 
 fn selected(entries: Vec<Entry>, args: &Args) -> Result<Vec<Entry>> {

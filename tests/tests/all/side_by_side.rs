@@ -5,13 +5,13 @@ use crate::end_to_end::request;
 use anyhow::{Context as _, Result, ensure};
 use karat_engine::component::{self, Probe};
 use karat_engine::engine::{Engine, EngineOptions};
-use karat_engine::images::{Images, Placement};
+use karat_engine::images::Images;
 use karat_engine::lease::NodeChoice;
 use karat_engine::model::Verdict;
 use karat_engine::recording::{self, Recording};
 use karat_engine::run::{RunRequest, run};
-use karat_testbed::{ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, images, not_run};
-use karat_tests::guests;
+use karat_testbed::{ControlPlane, KubernetesVersion, can_run_nodes, gvisor_need, not_run};
+use karat_tests::{guests, runs};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -81,12 +81,7 @@ async fn no_pod_of_a_probe_lies_on_a_node_of_another() -> Result<()> {
     if can.is_ok() && gvisor.met {
         builder = builder.real_nodes(1);
         fixtures.push("gvisor.yaml");
-        let built = images::build(|_| {})?;
-        let digests = built.images.into_iter().filter_map(|image| {
-            let name = image.name.split('/').next_back()?.split(':').next()?;
-            Some((name.to_owned(), image.digest))
-        });
-        own = Images::new(&digests.collect(), Placement::default());
+        own = runs::own_images(|_| {})?;
     } else {
         let why = can.err().unwrap_or(gvisor.text);
         not_run(&format!("{NAME} (pods that run)"), &why);

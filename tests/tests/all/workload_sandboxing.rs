@@ -1,13 +1,12 @@
 //! The probe `workload_sandboxing` on a node whose pods run, through the whole engine and back from the recording. More clusters,
 //! and what it must say of them, are in `tests/broken/workload_sandboxing.yaml`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use karat_engine::engine::{Engine, EngineOptions};
-use karat_engine::images::{Images, Placement};
 use karat_engine::model::{Reach, Verdict};
 use karat_engine::replay::{Depth, replay};
 use karat_testbed::{
-    ControlPlane, KubernetesVersion, RuntimeHandler, can_run_nodes, gvisor_need, images, not_run,
+    ControlPlane, KubernetesVersion, RuntimeHandler, can_run_nodes, gvisor_need, not_run,
 };
 use karat_tests::guests::built;
 use karat_tests::runs::{self, Run};
@@ -18,18 +17,12 @@ const PROBE: &str = "workload-sandboxing";
 /// A run of the probe on a laboratory whose handler `gvisor` is as the builder says.
 async fn run_on(lab: &ControlPlane) -> Result<Run> {
     lab.apply("gvisor.yaml").await?;
-    let made = images::build(|_| {})?;
-    let tool = made.images.iter().find(|image| image.name == images::TOOL);
-    let digest = tool.context("no tool image")?.digest.clone();
     runs::run_with_images(
         &lab.kubeconfig(),
         vec![built("probe-workload-sandboxing")?],
         Reach::Sandbox,
         BTreeMap::new(),
-        Images::new(
-            &BTreeMap::from([("tool".to_owned(), digest)]),
-            Placement::default(),
-        ),
+        runs::own_images(|_| {})?,
     )
     .await
 }

@@ -4,7 +4,6 @@
 use crate::ui::printer::{Paint, Style};
 use crate::ui::text::{bytes, counted, duration_ms, shown, shown_lines, shown_within};
 use crate::ui::verdicts::push_wrapped;
-use karat_engine::lease::NodeLabels;
 use karat_engine::lease::graph::Graph;
 use karat_engine::manifest::{CaseKind, Required};
 use karat_engine::run::plan::preflight::Preflight;
@@ -173,12 +172,8 @@ fn probe_lines(out: &mut Vec<String>, probe: &PlannedProbe, paint: Paint) {
         push_wrapped(out, "  image     ", &shown(image));
     }
     if !probe.nodes.is_empty() {
-        let labels = NodeLabels(probe.nodes.clone()).to_string();
-        push_wrapped(
-            out,
-            "  leases    ",
-            &format!("only nodes with {}", shown(&labels)),
-        );
+        let labels = shown(&probe.nodes.to_string());
+        push_wrapped(out, "  leases    ", &format!("only nodes with {labels}"));
     }
     let limits = format!(
         "{}, {} calls, {} of memory",

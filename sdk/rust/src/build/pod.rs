@@ -1,6 +1,7 @@
 //! Pods: TOOL and ACCEL of the specification.
 
 use crate::inventory::Node;
+use crate::leases::LeasedNode;
 use serde_json::{Value, json};
 
 const TOOL: &str = r#"{
@@ -164,6 +165,14 @@ impl PodBuilder {
         self.pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
             json!({"nodeSelectorTerms": terms});
         self
+    }
+
+    /// On these leased nodes, whichever the scheduler chooses, tolerating their taints.
+    #[must_use]
+    pub fn on_leased(self, nodes: &[LeasedNode]) -> Self {
+        let taints = nodes.iter().flat_map(LeasedNode::taints);
+        self.pin_to(nodes.iter().map(LeasedNode::name))
+            .tolerate(taints.map(String::as_str))
     }
 
     /// A request of a resource of Kubernetes' own: `cpu`, `memory`.

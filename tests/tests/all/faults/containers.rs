@@ -7,10 +7,10 @@ use super::{Bench, Promise, Row, before, seed};
 use anyhow::{Result, ensure};
 use karat_engine::engine::{Engine, EngineOptions};
 use karat_engine::grant::Grants;
-use karat_engine::images::{Images, Placement};
 use karat_engine::model::Reason;
 use karat_testbed::proxy::{Rule, Said};
-use karat_testbed::{AddOn, ControlPlane, can_run_nodes, images, not_run};
+use karat_testbed::{AddOn, ControlPlane, can_run_nodes, not_run};
+use karat_tests::runs;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -141,18 +141,6 @@ fn requests() -> Vec<Row> {
     ]
 }
 
-/// The images of the program, which the nodes of laboratories have.
-fn own_images() -> Result<Images> {
-    let digests = images::build(|_| {})?
-        .images
-        .into_iter()
-        .filter_map(|image| {
-            let name = image.name.split('/').next_back()?.split(':').next()?;
-            Some((name.to_owned(), image.digest))
-        });
-    Ok(Images::new(&digests.collect(), Placement::default()))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_on_the_way_to_containers_makes_a_verdict_wrong() -> Result<()> {
     if let Err(why) = can_run_nodes() {
@@ -167,7 +155,7 @@ async fn no_fault_on_the_way_to_containers_makes_a_verdict_wrong() -> Result<()>
         .await?;
     lab.wait_nodes_ready().await?;
     let engine = Engine::new(&EngineOptions::default())?;
-    let images = own_images()?;
+    let images = runs::own_images(|_| {})?;
     let bench = |probe: &str| -> Result<Bench> {
         Ok(Bench {
             images: images.clone(),
