@@ -144,6 +144,8 @@ pub struct GuardContext {
     pub ledger: Ledger,
     /// The cluster's PriorityClasses with their values, read at the start of the run.
     pub priority_classes: BTreeMap<String, i64>,
+    /// What the copies of pull secrets are called in the probe's namespaces.
+    pub pull_secrets: Vec<String>,
 }
 
 impl GuardContext {

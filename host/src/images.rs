@@ -5,12 +5,17 @@
 //! replace the place of an image and never its digest, so the content is the same. What came out stands in the header of
 //! each recording.
 
+use crate::manifest::values::{is_dns_label, is_dns_subdomain};
 use crate::manifest::{ImageLine, ImageSource, Manifest};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The registry of the program's own images where the operator names none. Nothing is served under this name, so nodes must have
 /// been given the images; the digest keeps anybody else's out.
 pub const OWN_REGISTRY: &str = "karat.local";
+
+/// Most pull secrets of a run.
+pub(crate) const PULL_SECRETS_MAX: usize = 8;
 
 /// What an operator says of images, section `[images]` of `karat.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +24,35 @@ pub struct Placement {
     pub pushed_to: Option<String>,
     /// Registry or repository prefixes of manifests, and what stands for them.
     pub mirrors: BTreeMap<String, String>,
+    /// Secrets of the cluster with which nodes pull.
+    pub pull_secrets: Vec<PullSecretName>,
+}
+
+/// A Secret of the cluster that holds credentials of registries: `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PullSecretName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl PullSecretName {
+    /// Reads `namespace/name`; none for what no Secret can be called.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<PullSecretName> {
+        let (namespace, name) = text.split_once('/')?;
+        (is_dns_label(namespace, 63) && is_dns_subdomain(name)).then(|| PullSecretName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for PullSecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Whether text is a registry, or a repository in one: `registry.example:5000/karat`.
@@ -40,6 +74,8 @@ pub struct Images {
     own: BTreeMap<String, String>,
     /// Registry or repository prefixes and their replacements.
     mirrors: BTreeMap<String, String>,
+    /// What the kubelet pulls with.
+    pull_secrets: Vec<PullSecretName>,
 }
 
 /// An image of the program that it does not have.
@@ -63,7 +99,14 @@ impl Images {
         Images {
             own,
             mirrors: placement.mirrors,
+            pull_secrets: placement.pull_secrets,
         }
+    }
+
+    /// Secrets with which the kubelet is to pull them.
+    #[must_use]
+    pub fn pull_secrets(&self) -> &[PullSecretName] {
+        &self.pull_secrets
     }
 
     /// The reference that a line of a manifest stands for.
@@ -137,8 +180,8 @@ mod tests {
             ),
         ]);
         let placement = Placement {
-            pushed_to: None,
             mirrors,
+            ..Placement::default()
         };
         let images = Images::new(&BTreeMap::new(), placement);
         for (from, to) in [
@@ -165,6 +208,7 @@ mod tests {
             let placement = Placement {
                 pushed_to: pushed_to.map(str::to_owned),
                 mirrors: mirrors.clone(),
+                ..Placement::default()
             };
             Images::new(&digests, placement)
         };
@@ -177,5 +221,16 @@ mod tests {
         );
         let missing = pushed.resolve(&line(ImageSource::Own("echo".to_owned())));
         assert_eq!(missing.unwrap_err().image, "echo");
+    }
+
+    #[test]
+    fn a_pull_secret_is_named_with_its_namespace() {
+        let parsed = PullSecretName::parse("registries/pull.v1").unwrap();
+        assert_eq!(parsed.to_string(), "registries/pull.v1");
+        for wrong in [
+            "pull", "a/b/c", "/b", "a/", "A/b", "a.b/c", "a/b_c", "a/-b", "a/..",
+        ] {
+            assert_eq!(PullSecretName::parse(wrong), None, "{wrong}");
+        }
     }
 }

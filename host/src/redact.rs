@@ -247,6 +247,16 @@ impl Redactor {
             .unwrap_or_else(|| real.to_owned())
     }
 
+    /// Teaches a secret value, which is then hidden wherever it stands. One shorter than a word of the dictionary is not
+    /// learned: it would be found in every text.
+    pub fn learn_secret(&self, real: &str) {
+        let mut maps = self.lock();
+        if real.len() >= WORD_MIN && !maps.hidden.contains_key(real) {
+            let mark = maps.mark(real);
+            maps.hide_everywhere(real, &mark);
+        }
+    }
+
     /// Redacts an object of the API in place, whatever the API server gave: also drops `managedFields` and last-applied
     /// annotations. `group` and `resource` (plural) say what it is, since items of lists have no kind.
     pub fn redact(&self, group: &str, resource: &str, object: &mut Value) {

@@ -3,7 +3,8 @@
 //! [`Sandbox::open`] makes the run's home namespace, which holds nothing but the run's key. [`Sandbox::open_probe`] makes
 //! the namespaces that a manifest declares, each with what the *server* enforces there because the door cannot read what
 //! controllers create: Pod Security (proved by a privileged pod that must be refused), quotas against load balancers, node
-//! ports and pods of a priority class above 0, and a default account without a mounted token. Everything is journalled
+//! ports and pods of a priority class above 0, and a default account without a mounted token and with the run's pull secrets
+//! ([`pull_secrets`]). Everything is journalled
 //! before it is created and sealed as it is created. [`account`] gives a probe an identity of its own,
 //! [`Sandbox::open_witness`] the run one that can do nothing. [`remove`] takes it away again; [`crate::clean`] does the same for a
 //! run that died.
@@ -11,6 +12,7 @@
 //! These are calls of the engine, with its own [`Cluster`]; no probe call passes here.
 
 pub mod account;
+pub mod pull_secrets;
 pub mod remove;
 mod witness;
 
@@ -20,6 +22,7 @@ use crate::manifest::{Manifest, PodSecurity};
 use crate::names::{home_namespace, sandbox_namespace};
 use crate::run_lease::lease_ref;
 use crate::seal::{self, Stamp};
+use pull_secrets::PullSecrets;
 use remove::{Left, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -52,6 +55,8 @@ pub struct SandboxOptions {
     pub expires: String,
     /// What to do where Pod Security does not refuse a privileged pod.
     pub unproved: Unproved,
+    /// What the kubelet pulls images of probes with.
+    pub pull_secrets: PullSecrets,
 }
 
 /// Consents of the operator that change a probe's quota.
@@ -322,17 +327,26 @@ impl Sandbox {
             let object = namespaced("", "resourcequotas", namespace, name);
             self.create_inside(&object, Some(probe), body).await?;
         }
-        self.default_account(namespace).await?;
+        let pulled_with = self.copy_pull_secrets(namespace).await?;
+        self.default_account(namespace, &pulled_with).await?;
         for name in ["karat", "karat-priority"] {
             self.quota_is_read(namespace, name).await?;
         }
         Ok(())
     }
 
-    /// Waits for the default account and takes its mounted token away.
-    async fn default_account(&self, namespace: &str) -> Result<(), SandboxError> {
+    /// Waits for the default account, takes its mounted token away, and gives its pods what they are pulled with.
+    async fn default_account(
+        &self,
+        namespace: &str,
+        pulled_with: &[String],
+    ) -> Result<(), SandboxError> {
         let path = namespaced("", "serviceaccounts", namespace, "default").path();
-        let patch = json!({"automountServiceAccountToken": false});
+        let mut patch = json!({"automountServiceAccountToken": false});
+        if !pulled_with.is_empty() {
+            let names = pulled_with.iter().map(|name| json!({"name": name}));
+            patch["imagePullSecrets"] = names.collect();
+        }
         let mut patience = Patience::new();
         let mut unclear;
         loop {

@@ -134,6 +134,7 @@ impl Scratch {
             images: BTreeMap::new(),
             reach: self.manifest.reach,
             priority_classes: BTreeMap::new(),
+            pull_secrets: Vec::new(),
             expires: expiry(Duration::from_secs(300)),
             stop: StopSignal::never(),
             events: Events::silent(),

@@ -9,8 +9,9 @@ use karat_engine::model::{AttemptRecord, Outcome, ProbeRecord, Reach, RunRecord,
 use karat_engine::recording::format::{EndDraft, EntryDraft, Reply};
 use karat_engine::recording::{Recorder, Recording, fixture, read, sha256_hex};
 use karat_engine::runfolder::{RUN_FORMAT, RunFolder, RunHead, run_id};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// When the runs that are made here began.
 const BEGAN: &str = "2026-01-02T03:04:05Z";
@@ -37,6 +38,30 @@ pub trait Edit {
 pub struct AsItWas;
 
 impl Edit for AsItWas {}
+
+/// All files below a folder with what they hold, recordings unpacked.
+///
+/// # Errors
+/// The file system refuses, or a recording is no zstd.
+pub fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut all = BTreeMap::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            let mut bytes = fs::read(&path)?;
+            if path.extension().is_some_and(|end| end == "zst") {
+                bytes = zstd::decode_all(bytes.as_slice())?;
+            }
+            all.insert(path, bytes);
+        }
+    }
+    Ok(all)
+}
 
 /// Makes a folder out of the recordings of the probes of a repository.
 ///

@@ -70,6 +70,8 @@ pub struct LiveDoor {
     pub reach: Reach,
     /// The cluster's PriorityClasses with their values, read at the start of the run.
     pub priority_classes: BTreeMap<String, i64>,
+    /// What the copies of pull secrets are called in the sandbox namespaces.
+    pub pull_secrets: Vec<String>,
     /// Time (RFC 3339) after which a later run may sweep what this one creates; see [`expiry`].
     pub expires: String,
     /// Hears when the run stops.
@@ -138,6 +140,7 @@ impl Live {
                 images: door.images.values().cloned().collect(),
                 ledger: door.journal.ledger(),
                 priority_classes: door.priority_classes,
+                pull_secrets: door.pull_secrets,
             },
             wall_ms: door.limits.wall_ms,
             sandboxes,

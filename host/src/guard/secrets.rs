@@ -1,7 +1,9 @@
-//! Secrets: none of others by any verb or selector, and none that a controller would fill with a token.
+//! Secrets: none of others by any verb or selector, none that a controller would fill with a token, and no word of those that
+//! the kubelet pulls with.
 
 use super::never::own_only;
 use super::{GuardContext, Request, Stop, quoted};
+use serde_json::Value;
 
 /// Types that a controller or the API server gives a meaning outside the sandbox.
 const REFUSED_TYPES: &[&str] = &[
@@ -39,5 +41,32 @@ pub(super) fn reads(request: &mut Request<'_>, context: &GuardContext) -> Result
         )),
         _ if context.is_sandbox(&access.namespace) => own_only(&mut request.labels, context),
         _ => Stop::never("Secrets are listed and watched only in the probe's own namespaces"),
+    }
+}
+
+/// A volume, a variable or a custom resource could carry a copy into a pod, whatever the field is called.
+pub(super) fn pulls(request: &mut Request<'_>, context: &GuardContext) -> Result<(), Stop> {
+    let names = |text: &str| context.pull_secrets.iter().any(|name| text.contains(name));
+    let access = request.access;
+    if names(&access.name)
+        || names(&request.labels)
+        || request
+            .body
+            .as_deref()
+            .is_some_and(|body| says(body, &names))
+    {
+        return Stop::never("what the kubelet pulls images with is not for probes");
+    }
+    Ok(())
+}
+
+fn says(value: &Value, names: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => names(text),
+        Value::Array(items) => items.iter().any(|item| says(item, names)),
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| names(key) || says(value, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -245,6 +245,13 @@ pub(super) static ROWS: &[Row] = &[
         secrets::reads
     ),
     row!(
+        Never,
+        "pull-secrets",
+        "any word of what the kubelet pulls images with",
+        "its copies lie beside the probe's pods, and one that is mounted can be read",
+        secrets::pulls
+    ),
+    row!(
         Checked,
         "collection",
         "deletion of collections is narrowed to this run and probe",

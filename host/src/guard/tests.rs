@@ -265,6 +265,7 @@ fn context(shot: &Shot) -> GuardContext {
             ("high".to_owned(), 1000),
         ]
         .into(),
+        pull_secrets: vec![cases::PULLED.to_owned()],
     }
 }
 

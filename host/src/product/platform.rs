@@ -14,6 +14,7 @@
 //! [images]                            # for clusters that cannot pull from everywhere
 //! pushed-to = "registry.example/karat"
 //! mirrors = { "registry.k8s.io" = "mirror.example/k8s" }
+//! pull-secrets = ["registries/pull"]  # Secrets of the cluster, `namespace/name`
 //!
 //! [nodes]                             # which nodes leases may take: those with all of these labels
 //! labels = { pool = "tests" }
@@ -23,7 +24,7 @@
 //! A declaration stands in for the positive sign of real hardware that a run did not see. It never turns a simulation into
 //! something else.
 
-use crate::images::{Placement, is_place};
+use crate::images::{PULL_SECRETS_MAX, Placement, PullSecretName, is_place};
 use crate::lease::{NodeChoice, NodeLabels};
 use crate::lint::FIELDS;
 use crate::manifest::source::{Problem, Source, shown};
@@ -143,6 +144,8 @@ struct RawImages {
     pushed_to: Option<S<String>>,
     #[serde(default)]
     mirrors: BTreeMap<S<String>, S<String>>,
+    #[serde(default)]
+    pull_secrets: Vec<S<String>>,
 }
 
 type RawLabels = BTreeMap<S<String>, S<String>>;
@@ -261,7 +264,30 @@ impl Reader<'_> {
         for (from, to) in &raw.mirrors {
             mirrors.insert(self.place(from)?, self.place(to)?);
         }
+        let mut pull_secrets = Vec::new();
+        for text in &raw.pull_secrets {
+            match PullSecretName::parse(text.get_ref()) {
+                None => {
+                    let message = format!(
+                        "`{}` names no Secret; write `namespace/name` of one with credentials of registries",
+                        shown(text.get_ref())
+                    );
+                    return self.refuse(text.span(), message);
+                }
+                Some(name) if pull_secrets.contains(&name) => {
+                    return self.refuse(text.span(), format!("`{name}` stands here twice"));
+                }
+                Some(_) if pull_secrets.len() == PULL_SECRETS_MAX => {
+                    let message = format!(
+                        "more than {PULL_SECRETS_MAX} pull secrets; one Secret holds the credentials of many registries"
+                    );
+                    return self.refuse(text.span(), message);
+                }
+                Some(name) => pull_secrets.push(name),
+            }
+        }
         Ok(Placement {
+            pull_secrets,
             pushed_to: match &raw.pushed_to {
                 Some(place) => Some(self.place(place)?),
                 None => None,
@@ -367,6 +393,22 @@ mod tests {
             Some("registry.example:5000/karat")
         );
         assert_eq!(placed.mirrors["registry.k8s.io"], "m.example/k8s");
+        let secrets = "[images]\npull-secrets = [\"registries/one\", \"registries/two\"]\n";
+        let placed = Platform::parse(secrets, "karat.toml").unwrap().images;
+        let named: Vec<String> = placed
+            .pull_secrets
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(named, ["registries/one", "registries/two"]);
+        for (old, new, says) in [
+            ("registries/two", "two", "names no Secret"),
+            ("registries/two", "registries/one", "twice"),
+            ("\"registries/two\"", "5", "invalid type"),
+        ] {
+            let found = problem(&secrets.replacen(old, new, 1));
+            assert!(found.message.contains(says), "{found}");
+        }
         for (old, new, says) in [
             (
                 "registry.example:5000/karat",

@@ -216,6 +216,7 @@ impl Attempt<'_> {
             images: header.images.clone(),
             reach: context.reach,
             priority_classes: context.homes.priority_classes(),
+            pull_secrets: context.homes.pull_secrets(),
             expires: expiry(manifest.budget.wall),
             stop: context.stop.clone(),
             events: context.events.clone(),

@@ -10,6 +10,7 @@ use crate::grant::{Effective, Grants};
 use crate::journal::{Journal, ObjectRef};
 use crate::manifest::Manifest;
 use crate::model::Reach;
+use crate::sandbox::pull_secrets::PullSecrets;
 use crate::sandbox::remove::Options;
 use crate::sandbox::{Closed, Consents, Sandbox, SandboxOptions, Unproved};
 use crate::witness::ServiceAccount;
@@ -46,6 +47,7 @@ impl Homes {
         request: &RunRequest,
         journal: &Journal,
         work: &[Work],
+        pull_secrets: PullSecrets,
     ) -> Result<Homes, RunError> {
         let leftovers: BTreeSet<String> = journal
             .ledger()
@@ -66,6 +68,7 @@ impl Homes {
         let options = SandboxOptions {
             expires: expires(work, request.witness),
             unproved: Unproved::Refuse,
+            pull_secrets,
         };
         let sandbox = Sandbox::open(request.engine_cluster.clone(), journal.clone(), options)
             .await
@@ -91,6 +94,14 @@ impl Homes {
         self.sandbox
             .as_ref()
             .map(|sandbox| sandbox.priority_classes().clone())
+            .unwrap_or_default()
+    }
+
+    /// What the copies of pull secrets are called in the namespaces of probes.
+    pub(super) fn pull_secrets(&self) -> Vec<String> {
+        self.sandbox
+            .as_ref()
+            .map(Sandbox::pull_secrets)
             .unwrap_or_default()
     }
 

@@ -17,6 +17,7 @@ use crate::model::{ClusterRecord, Outcome, ProbeRecord, RunRecord, Verdict};
 use crate::recording::sha256_hex;
 use crate::redact::{Class, Redactor};
 use crate::runfolder::{self, RunFolder, RunHead};
+use crate::sandbox::pull_secrets::PullSecrets;
 use crate::seal::RunKey;
 use crate::witness;
 use crate::witness::keeper::{self, About, Keeper};
@@ -68,6 +69,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         let missing = |error| RunError::Prepare(format!("{}: {error}", probe.manifest().id));
         request.images.of(probe.manifest()).map_err(missing)?;
     }
+    let pull_secrets = pull_secrets(&request).await?;
     let digest = plan_digest(&request);
     let mut taking = taking(&request)?;
     if let Some(taking) = &mut taking {
@@ -89,6 +91,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
     let rules = Arc::clone(&request.redaction);
     let redactor = Arc::new(Redactor::with_rules(&record.run, rules)?);
     teach(&request.engine_cluster, &redactor, &request.events).await;
+    pull_secrets.teach(&redactor, journal.head());
     let snapshots = Snapshots::new(
         request.engine_cluster.clone(),
         Arc::clone(&redactor),
@@ -113,7 +116,7 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         }
         _ => None,
     };
-    let homes = match Homes::prepare(&request, &journal, &work).await {
+    let homes = match Homes::prepare(&request, &journal, &work, pull_secrets).await {
         Ok(homes) => homes,
         Err(error) => {
             if let Some(held) = held {
@@ -179,6 +182,17 @@ pub(super) async fn prepare(request: RunRequest) -> Result<Prepared, RunError> {
         },
         record,
     })
+}
+
+/// What the kubelet is to pull with. A run whose probes make no pods needs none.
+async fn pull_secrets(request: &RunRequest) -> Result<PullSecrets, RunError> {
+    let start = |probe: &Probe| !probe.manifest().images.is_empty();
+    if !request.probes.iter().any(start) {
+        return Ok(PullSecrets::default());
+    }
+    PullSecrets::read(&request.engine_cluster, request.images.pull_secrets())
+        .await
+        .map_err(|error| RunError::Prepare(error.to_string()))
 }
 
 /// Begins the witness with a token about the head that the run has now.

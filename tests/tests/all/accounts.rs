@@ -18,6 +18,7 @@ use karat_engine::names::sandbox_namespace;
 use karat_engine::recording::format::Failure;
 use karat_engine::run::lock::Lock;
 use karat_engine::run::{Mode, RunRequest, run};
+use karat_engine::sandbox::pull_secrets::PullSecrets;
 use karat_engine::sandbox::remove::Options;
 use karat_engine::sandbox::{Consents, Sandbox, SandboxOptions, Unproved};
 use karat_engine::scratch::Scratch;
@@ -191,6 +192,7 @@ async fn a_door_that_was_patched_open_is_refused_by_the_server() -> Result<()> {
     let options = SandboxOptions {
         expires: "2030-01-01T00:00:00Z".to_owned(),
         unproved: Unproved::Refuse,
+        pull_secrets: PullSecrets::default(),
     };
     let sandbox = Sandbox::open(admin.clone(), parts.journal.clone(), options).await?;
     let made = sandbox.open_probe(&manifest, Consents::default()).await?;

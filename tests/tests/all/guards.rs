@@ -30,10 +30,16 @@ use std::sync::Arc;
 const PROBE: &str = "rows";
 
 /// Rows that no call of the contract can hit, and why. They are proved by asking the table itself.
-const UNREACHABLE: &[(&str, &str)] = &[(
-    "verbs",
-    "the contract has one function for each verb of the resource API and none for others",
-)];
+const UNREACHABLE: &[(&str, &str)] = &[
+    (
+        "verbs",
+        "the contract has one function for each verb of the resource API and none for others",
+    ),
+    (
+        "pull-secrets",
+        "the name that it looks for is drawn in each run, and no answer holds it",
+    ),
+];
 
 /// What the operator granted beyond the plan, so that the harmless neighbours of these rows can be taken.
 const EXCEPTIONS: &str = r#"
@@ -420,6 +426,7 @@ fn rows_out_of_reach_refuse_as_well() -> Result<()> {
         images: BTreeSet::new(),
         ledger: Ledger::default(),
         priority_classes: BTreeMap::new(),
+        pull_secrets: vec!["karat-pull-0f0f".into()],
     };
     let shots = [
         ("verbs", "impersonate", "", "users", "", ""),
@@ -464,6 +471,23 @@ fn rows_out_of_reach_refuse_as_well() -> Result<()> {
         let rule = refusal.as_ref().map(|refusal| refusal.rule);
         assert_eq!(rule, Some(row), "{verb} {resource}: {refusal:?}");
     }
+    let access = ResourceAccess {
+        verb: "create".into(),
+        version: "v1".into(),
+        resource: "pods".into(),
+        namespace: "karat-abcdefgh-rows-main".into(),
+        name: "own-abcdefgh".into(),
+        ..ResourceAccess::default()
+    };
+    let mut pod = json!({"metadata": {"name": "own-abcdefgh"},
+        "spec": {"volumes": [{"name": "v", "secret": {"secretName": "karat-pull-0f0f"}}]}});
+    let mut request = guard::Request {
+        body: Some(&mut pod),
+        ..guard::Request::of(&access)
+    };
+    let refusal = guard::check(&mut request, &context).err();
+    let rule = refusal.as_ref().map(|refusal| refusal.rule);
+    assert_eq!(rule, Some("pull-secrets"), "{refusal:?}");
     assert_eq!(
         PatchKind::parse("strategic"),
         None,

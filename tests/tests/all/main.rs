@@ -19,6 +19,7 @@ mod leases;
 mod pods;
 mod polyglot;
 mod probe_pages;
+mod pull_secrets;
 mod redacting;
 mod reports;
 mod review_bot;

@@ -13,12 +13,11 @@ use karat_engine::replay::{Depth, replay};
 use karat_engine::runfolder;
 use karat_engine::verify::{Reviewer, verify};
 use karat_tests::guests::{Guest, case};
-use karat_tests::runs;
+use karat_tests::{folders, runs};
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::discovery::ApiResource;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 const RULES: &str = "[[rule]]\nname = \"rack\"\nkind = \"ConfigMap\"\npath = \"metadata.annotations['example.com/rack']\"\n\
@@ -61,30 +60,9 @@ fn rules(text: &str) -> Arc<Rules> {
     Arc::new(Rules::parse(text, "rules.toml").expect("rules of the test"))
 }
 
-/// All files below a folder, recordings unpacked.
-fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
-    let mut all = BTreeMap::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                waiting.push(path);
-                continue;
-            }
-            let mut bytes = std::fs::read(&path)?;
-            if path.extension().is_some_and(|end| end == "zst") {
-                bytes = zstd::decode_all(bytes.as_slice())?;
-            }
-            all.insert(path, bytes);
-        }
-    }
-    Ok(all)
-}
-
 fn holding(folder: &Path, words: &[&str]) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for (path, bytes) in files(folder)? {
+    for (path, bytes) in folders::files(folder)? {
         // The script of the guest is a setting with the words in it, and part of its component.
         if path.extension().is_some_and(|end| end == "wasm") {
             continue;
@@ -109,13 +87,16 @@ async fn a_copy_hides_more_and_replays_to_the_same_verdict() -> Result<()> {
     ensure!(run.attempt("reader").judgement.verdict == Some(Verdict::Pass));
     let words = ["row-3-rack-17", "TICKET-4711"];
     ensure!(!holding(&run.folder(), &words)?.is_empty());
-    let before = files(&run.folder())?;
+    let before = folders::files(&run.folder())?;
 
     let engine = Engine::new(&EngineOptions::default())?;
     let place = tempfile::tempdir()?;
     let out = place.path().join("new/copy");
     let copied = redacted_copy(&engine, &run.folder(), rules(RULES), &out).await?;
-    ensure!(files(&run.folder())? == before, "the original was changed");
+    ensure!(
+        folders::files(&run.folder())? == before,
+        "the original was changed"
+    );
     ensure!(copied.from == run.record.head && copied.head != run.record.head);
     ensure!(copied.attempts.len() == 1 && copied.attempts[0].replayed);
     ensure!(

@@ -7,6 +7,7 @@ use karat_engine::clean::{CleanPlan, CleanSource, SealFilter, execute, plan_clea
 use karat_engine::cluster::{Cluster, ConnectOptions};
 use karat_engine::journal::{self, Journal, JournalHead, ObjectRef};
 use karat_engine::manifest::Manifest;
+use karat_engine::sandbox::pull_secrets::PullSecrets;
 use karat_engine::sandbox::remove::Options;
 use karat_engine::sandbox::{Consents, Sandbox, SandboxError, SandboxOptions, Unproved};
 use karat_engine::seal::{RunKey, Stamp};
@@ -90,6 +91,7 @@ impl Turn {
         let options = SandboxOptions {
             expires: expires.into(),
             unproved: Unproved::Refuse,
+            pull_secrets: PullSecrets::default(),
         };
         let sandbox = Sandbox::open(self.cluster.clone(), journal.clone(), options).await?;
         Ok((sandbox, journal))
@@ -340,6 +342,7 @@ async fn a_namespace_that_would_take_a_privileged_pod_is_no_sandbox() -> Result<
         let options = SandboxOptions {
             expires: EXPIRES.into(),
             unproved,
+            pull_secrets: PullSecrets::default(),
         };
         let sandbox = Sandbox::open(cluster.clone(), journal, options).await?;
         let opened = sandbox.open_probe(&manifest()?, Consents::default()).await;

@@ -26,7 +26,7 @@ use karat_engine::witness::{self, Account, Entry, Grade, Release, Tokens};
 use karat_testbed::ControlPlane;
 use karat_testbed::proxy::Rule;
 use karat_tests::guests::{Guest, case};
-use karat_tests::program;
+use karat_tests::{folders, program};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -906,38 +906,17 @@ async fn tokens_are_useless_as_credentials_and_probes_cannot_ask_for_one() -> Re
     let home = format!("/api/v1/namespaces/karat-{}-home", record.run);
     ensure!(cluster.find_json(&home).await?.is_none());
     let mut holders = Vec::new();
-    for (path, bytes) in files(&out)? {
+    for (path, bytes) in folders::files(&out)? {
         let text = String::from_utf8_lossy(&bytes);
         if tokens.iter().any(|entry| {
             let signature = entry.token.rsplit('.').next().unwrap_or_default();
             text.contains(signature)
         }) {
-            holders.push(path);
+            holders.push(path.strip_prefix(&out)?.to_owned());
         }
     }
     ensure!(holders == [Path::new("witness/tokens.json")], "{holders:?}");
     Ok(())
-}
-
-/// Every file below a folder with its content, recordings unpacked.
-fn files(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let mut found = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(path) = open.pop() {
-        for entry in fs::read_dir(&path)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                open.push(path);
-                continue;
-            }
-            let mut bytes = fs::read(&path)?;
-            if path.extension().is_some_and(|extension| extension == "zst") {
-                bytes = zstd::decode_all(&bytes[..])?;
-            }
-            found.push((path.strip_prefix(folder)?.to_owned(), bytes));
-        }
-    }
-    Ok(found)
 }
 
 #[tokio::test(flavor = "multi_thread")]

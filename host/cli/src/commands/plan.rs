@@ -169,14 +169,18 @@ pub(crate) async fn ask(
         .collect();
     let manifests: Vec<&Manifest> = planned.iter().map(|probe| &*probe.manifest).collect();
     let server = cluster.server();
-    let preflight = preflight(cluster, &manifests, &selection.enforce, selection.witness)
-        .await
-        .environment(format!(
-            "the cluster at {server} did not answer as expected"
-        ))
-        .hint(
-            "look at the address and the credentials: `kubectl version` with the same kubeconfig",
-        )?;
+    let preflight = preflight(
+        cluster,
+        &manifests,
+        &selection.enforce,
+        selection.witness,
+        selection.images.pull_secrets(),
+    )
+    .await
+    .environment(format!(
+        "the cluster at {server} did not answer as expected"
+    ))
+    .hint("look at the address and the credentials: `kubectl version` with the same kubeconfig")?;
     // Who may not list nodes gets the plan without them.
     if plan.leases.wants_nodes()
         && let Ok(nodes) = worker_nodes(cluster).await

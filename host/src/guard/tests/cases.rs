@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 const POLICIES: &str = "validatingadmissionpolicies.admissionregistration.k8s.io";
 const BINDINGS: &str = "validatingadmissionpolicybindings.admissionregistration.k8s.io";
+/// What a copy of a pull secret is called here.
+pub(super) const PULLED: &str = "karat-pull-0f0f";
 const ROLES: &str = "roles.rbac.authorization.k8s.io";
 const ROLE_BINDINGS: &str = "rolebindings.rbac.authorization.k8s.io";
 const ROUTES: &str = "httproutes.gateway.networking.k8s.io";
@@ -282,6 +284,13 @@ fn places() -> Vec<Shot> {
         bad("foreign-secrets", "watch secrets kube-system -"),
         good("foreign-secrets", &own("get", "secrets", "@")),
         good("foreign-secrets", "list secrets @ -"),
+        bad("pull-secrets", &create("pods", "@")).with(json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": PULLED}}]}})),
+        bad("pull-secrets", &create("pods", "@")).with(json!({"spec": {"containers": [{"name": "c", "image": IMAGE, "envFrom": [{"secretRef": {"name": PULLED}}]}]}})),
+        bad("pull-secrets", &create("deployments.apps", "@")).with(json!({"spec": {"template": {"spec": {"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": PULLED}}]}}]}}}})),
+        bad("pull-secrets", &create("anythings.example.com", "@")).with(json!({"spec": {"mount": format!("secret:{PULLED}:/x")}})),
+        bad("pull-secrets", &create("anythings.example.com", "@")).with(json!({"spec": {PULLED: "/x"}})),
+        bad("pull-secrets", &own("patch", "pods", "@")).json(json!([{"op": "add", "path": "/metadata/labels/a", "value": PULLED}])),
+        good("pull-secrets", &create("pods", "@")).with(json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "own-abcdefgh"}}]}})),
         bad("collection", "deletecollection pods/exec @ own-abcdefgh")
             .except("foreign-objects = [\"pods/exec\"]"),
         bad("collection", "deletecollection deployments.apps/scale @ -")

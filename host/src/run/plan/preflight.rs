@@ -6,6 +6,7 @@
 
 use super::{RUN_PLACEHOLDER, accesses, group_resource, rbac, writes};
 use crate::cluster::{ApiError, Cluster};
+use crate::images::PullSecretName;
 use crate::manifest::{Manifest, Scope};
 use crate::model::ClusterRecord;
 use crate::recording::format::{Access, ResourceAccess};
@@ -125,10 +126,11 @@ pub async fn preflight(
     manifests: &[&Manifest],
     enforced: &BTreeSet<String>,
     witness: bool,
+    pull_secrets: &[PullSecretName],
 ) -> Result<Preflight, ApiError> {
     let record = identify(cluster).await?;
     let username = username(cluster).await;
-    let needs: Vec<(Access, Vec<String>)> = needs(manifests, enforced, witness)
+    let needs: Vec<(Access, Vec<String>)> = needs(manifests, enforced, witness, pull_secrets)
         .into_iter()
         .take(REVIEWS_MAX)
         .collect();
@@ -268,6 +270,7 @@ fn needs(
     manifests: &[&Manifest],
     enforced: &BTreeSet<String>,
     witness: bool,
+    pull_secrets: &[PullSecretName],
 ) -> BTreeMap<Access, Vec<String>> {
     let mut needs: BTreeMap<Access, Vec<String>> = BTreeMap::new();
     let mut add = |access: Access, who: &str| {
@@ -312,6 +315,18 @@ fn needs(
                     }
                 }
             }
+        }
+    }
+    if manifests.iter().any(|manifest| !manifest.images.is_empty()) {
+        for secret in pull_secrets {
+            let access = ResourceAccess {
+                verb: "get".to_owned(),
+                resource: "secrets".to_owned(),
+                namespace: secret.namespace.clone(),
+                name: secret.name.clone(),
+                ..ResourceAccess::default()
+            };
+            add(Access::Resource(access), "karat");
         }
     }
     let writes = accounts || manifests.iter().any(|manifest| writes(manifest));
@@ -494,6 +509,7 @@ fn text(value: &Value) -> String {
 mod tests {
     use super::super::tests::manifest;
     use super::*;
+    use crate::manifest::{ImageLine, ImageSource};
     use crate::model::Reach;
     use http_body_util::BodyExt as _;
 
@@ -540,9 +556,15 @@ mod tests {
     #[tokio::test]
     async fn an_administrator_misses_nothing() {
         let manifest = manifest("a", Reach::Sandbox, 1);
-        let found = preflight(&scripted(|_| true), &[&manifest], &BTreeSet::new(), false)
-            .await
-            .unwrap();
+        let found = preflight(
+            &scripted(|_| true),
+            &[&manifest],
+            &BTreeSet::new(),
+            false,
+            &[],
+        )
+        .await
+        .unwrap();
         assert_eq!(found.missing, []);
         assert_eq!(found.rbac, None);
         assert_eq!(found.username, "jane");
@@ -561,7 +583,7 @@ mod tests {
             let resource = &spec["resourceAttributes"];
             !(resource["resource"] == "pods" && resource["verb"] == "create")
         });
-        let found = preflight(&cluster, &[&a, &b], &BTreeSet::new(), false)
+        let found = preflight(&cluster, &[&a, &b], &BTreeSet::new(), false, &[])
             .await
             .unwrap();
         let what: Vec<_> = found
@@ -588,14 +610,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_pull_secret_is_asked_for_by_name_where_a_probe_starts_images() {
+        let mut starter = manifest("a", Reach::Sandbox, 1);
+        let cluster = scripted(|spec| {
+            let resource = &spec["resourceAttributes"];
+            !(resource["resource"] == "secrets" && resource["namespace"] == "registries")
+        });
+        let secrets = [PullSecretName::parse("registries/pull").unwrap()];
+        let none = preflight(&cluster, &[&starter], &BTreeSet::new(), false, &secrets)
+            .await
+            .unwrap();
+        assert_eq!(none.missing, []);
+        starter.images.push(ImageLine {
+            name: "pause".to_owned(),
+            source: ImageSource::Own("pause".to_owned()),
+        });
+        let found = preflight(&cluster, &[&starter], &BTreeSet::new(), false, &secrets)
+            .await
+            .unwrap();
+        assert_eq!(found.missing.len(), 1, "{:?}", found.missing);
+        assert_eq!(found.missing[0].needed_by, ["karat"]);
+        let yaml = found.rbac.unwrap();
+        assert!(
+            yaml.contains("namespace: \"registries\"")
+                && yaml.contains("resourceNames: [\"pull\"]\n  verbs: [\"get\"]"),
+            "{yaml}"
+        );
+    }
+
+    #[tokio::test]
     async fn probes_without_namespaces_need_nothing_for_the_engine() {
         let mut reader = manifest("a", Reach::Read, 1);
         assert!(writes(&reader));
         reader.namespaces.clear();
         reader.permissions.remove(0);
-        let found = preflight(&scripted(|_| false), &[&reader], &BTreeSet::new(), false)
-            .await
-            .unwrap();
+        let found = preflight(
+            &scripted(|_| false),
+            &[&reader],
+            &BTreeSet::new(),
+            false,
+            &[],
+        )
+        .await
+        .unwrap();
         assert_eq!(found.asked, 1);
         assert_eq!(
             found.missing[0].what,
@@ -614,7 +671,7 @@ mod tests {
         line.verbs = vec!["get".to_owned()];
         reader.permissions.truncate(1);
         let cluster = scripted(|spec| spec["resourceAttributes"]["subresource"] == "log");
-        let found = preflight(&cluster, &[&reader], &BTreeSet::new(), false)
+        let found = preflight(&cluster, &[&reader], &BTreeSet::new(), false, &[])
             .await
             .unwrap();
         assert_eq!(found.missing.len(), 1, "{:?}", found.missing);
@@ -628,7 +685,7 @@ mod tests {
         reader.namespaces.clear();
         let enforced = BTreeSet::from(["a".to_owned()]);
         let cluster = scripted(|spec| spec["resourceAttributes"]["verb"] != "impersonate");
-        let found = preflight(&cluster, &[&reader], &enforced, false)
+        let found = preflight(&cluster, &[&reader], &enforced, false, &[])
             .await
             .unwrap();
         let what: Vec<_> = found.missing.iter().map(|one| one.what.as_str()).collect();
@@ -645,7 +702,7 @@ mod tests {
         let mut reader = manifest("a", Reach::Read, 1);
         reader.namespaces.clear();
         let cluster = scripted(|spec| spec["resourceAttributes"]["subresource"] != "token");
-        let found = preflight(&cluster, &[&reader], &BTreeSet::new(), true)
+        let found = preflight(&cluster, &[&reader], &BTreeSet::new(), true, &[])
             .await
             .unwrap();
         let what: Vec<_> = found.missing.iter().map(|one| one.what.as_str()).collect();
@@ -655,9 +712,15 @@ mod tests {
         );
         let yaml = found.rbac.unwrap();
         assert!(yaml.contains("Who may ask for tokens"), "{yaml}");
-        let none = preflight(&scripted(|_| false), &[&reader], &BTreeSet::new(), true)
-            .await
-            .unwrap();
+        let none = preflight(
+            &scripted(|_| false),
+            &[&reader],
+            &BTreeSet::new(),
+            true,
+            &[],
+        )
+        .await
+        .unwrap();
         let what: Vec<_> = none.missing.iter().map(|one| one.what.as_str()).collect();
         for needed in [
             "get /openid/v1/jwks",
@@ -690,13 +753,13 @@ mod tests {
         let cluster = Cluster::for_test(kube::Client::new(service, "default"));
         let manifest = manifest("a", Reach::Sandbox, 1);
         let enforced = BTreeSet::from(["a".to_owned()]);
-        let found = preflight(&cluster, &[&manifest], &enforced, false)
+        let found = preflight(&cluster, &[&manifest], &enforced, false, &[])
             .await
             .unwrap();
         assert_eq!(found.missing.len(), 4, "{:?}", found.missing);
         assert!(found.missing[0].reason.contains("not currently held"));
         assert!(found.rbac.unwrap().contains("escalate"));
-        let off = preflight(&cluster, &[&manifest], &BTreeSet::new(), false)
+        let off = preflight(&cluster, &[&manifest], &BTreeSet::new(), false, &[])
             .await
             .unwrap();
         assert_eq!(off.missing, []);

@@ -1,0 +1,187 @@
+//! Pull secrets on a real control plane: they reach the pods of probes, and no probe, no file and no line of output.
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use karat_engine::images::{Images, Placement, PullSecretName};
+use karat_engine::model::Reach;
+use karat_engine::recording::format::{Access, Failure, Reply};
+use karat_testbed::ControlPlane;
+use karat_tests::guests::Guest;
+use karat_tests::{folders, runs, state};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const PROBE: &str = "puller";
+const PASSWORD: &str = "plain words for a registry";
+const IMAGE: &str = "registry.example/private@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Answers in full, so that the test can read what the server stored.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: RequestResponse\n";
+
+fn images(names: &[&str]) -> Images {
+    let pull_secrets = names.iter().filter_map(|name| PullSecretName::parse(name));
+    let placement = Placement {
+        pull_secrets: pull_secrets.collect(),
+        ..Placement::default()
+    };
+    Images::new(&BTreeMap::new(), placement)
+}
+
+/// A probe that makes a pod, looks at all that could tell of its pull secret, and tries to get at it.
+fn guest() -> Guest {
+    const MAIN: &str = "${ns:main}";
+    let pod = json!({
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "c", "image": IMAGE, "securityContext": {
+            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+    });
+    let script = json!([
+        {"do": "create", "api": "v1", "resource": "pods", "ns": MAIN, "body": {"metadata": {"name": "own-${run}"}, "spec": pod}},
+        {"do": "get", "api": "v1", "resource": "pods", "ns": MAIN, "name": "own-${run}"},
+        {"do": "get", "api": "v1", "resource": "serviceaccounts", "ns": MAIN, "name": "default"},
+        {"do": "list", "api": "v1", "resource": "secrets", "ns": MAIN},
+        {"do": "get", "api": "v1", "resource": "secrets", "ns": "registries", "name": "pull"},
+    ]);
+    Guest::scripted(PROBE, &script)
+        .lines("\n[[namespaces]]\nalias = \"main\"\npods = 5\n")
+        .lines(&format!(
+            "\n[[images]]\nname = \"private\"\nreference = {IMAGE:?}\n"
+        ))
+        .permit(
+            "",
+            &["pods", "serviceaccounts", "secrets"],
+            karat_engine::manifest::VERBS,
+            "sandbox",
+        )
+        .permit("", &["secrets"], &["get"], "registries")
+}
+
+async fn registries(lab: &ControlPlane) -> Result<String> {
+    let auth = STANDARD.encode(format!("robot:{PASSWORD}"));
+    let login = json!({"auths": {"registry.example": {"username": "robot", "password": PASSWORD, "auth": auth}}});
+    let data = STANDARD.encode(login.to_string());
+    let things = [
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "registries"}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+            "metadata": {"name": "pull", "namespace": "registries"}, "data": {".dockerconfigjson": data}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": "other", "namespace": "registries"}, "data": {"a": "Yg=="}}),
+    ];
+    lab.apply_yaml(
+        "registries",
+        &things.map(|thing| thing.to_string()).join("\n---\n"),
+    )
+    .await?;
+    Ok(data)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_secret_reaches_the_pods_of_a_probe_and_nothing_else() -> Result<()> {
+    let lab = ControlPlane::builder().audit_policy(AUDIT).start().await?;
+    let data = registries(&lab).await?;
+    let client = lab.client().await?;
+    let before = state::of(&client).await?;
+    let run = runs::run_with_images(
+        &lab.kubeconfig(),
+        vec![guest().component()?],
+        Reach::Sandbox,
+        BTreeMap::new(),
+        images(&["registries/pull"]),
+    )
+    .await?;
+    let lines = state::differences(&before, &state::of(&client).await?);
+    ensure!(lines.is_empty(), "{}", lines.join("\n"));
+
+    // What the server stored: a copy, the account that names it, and a pod that got it from there.
+    let audit = lab.audit_events()?;
+    let space = format!("karat-{}-{PROBE}-main", run.record.run);
+    let stored = |verb: &str, resource: &str| -> Result<Value> {
+        let mut events = audit.iter().filter(|event| {
+            event["verb"] == verb
+                && event["objectRef"]["resource"] == resource
+                && event["objectRef"]["namespace"] == space.as_str()
+                && event["responseStatus"]["code"].as_u64() < Some(300)
+        });
+        // The proof of Pod Security is a pod too, but refused.
+        let event = events.next();
+        let event = event.with_context(|| format!("no {verb} of {resource} in the audit log"))?;
+        Ok(event["responseObject"].clone())
+    };
+    let copy = stored("create", "secrets")?;
+    assert_eq!(copy["data"][".dockerconfigjson"], data.as_str());
+    assert_eq!(copy["type"], "kubernetes.io/dockerconfigjson");
+    let name = copy["metadata"]["name"].as_str().context("a name")?;
+    let named = json!([{"name": name}]);
+    assert_eq!(
+        stored("patch", "serviceaccounts")?["imagePullSecrets"],
+        named
+    );
+    assert_eq!(stored("create", "pods")?["spec"]["imagePullSecrets"], named);
+
+    // What the probe got: the pod has some pull secret, the list of Secrets is empty, and no read came through.
+    let recording = run.recording(PROBE)?;
+    let of = |function: &str, resource: &str| -> Result<Reply> {
+        let mut entries = recording.entries().iter();
+        let entry = entries.find(|entry| {
+            entry.function.contains(function)
+                && matches!(&entry.access, Some(Access::Resource(access)) if access.resource == resource)
+        });
+        Ok(recording.reply(entry.with_context(|| format!("no {function} of {resource}"))?)?)
+    };
+    for resource in ["pods", "serviceaccounts"] {
+        let told = format!("{:?}", of("get", resource)?);
+        ensure!(
+            told.contains("imagePullSecrets") && told.contains("redacted-"),
+            "{told}"
+        );
+    }
+    let listed = format!("{:?}", of("list", "secrets")?);
+    ensure!(
+        !listed.contains("redacted-") && !listed.contains("karat-pull"),
+        "{listed}"
+    );
+    assert!(matches!(of("get", "secrets")?, Err(Failure::Refused(_))));
+
+    // No file of the run holds the name, the password, or the data.
+    let auth = STANDARD.encode(format!("robot:{PASSWORD}"));
+    for (file, bytes) in folders::files(&run.folder())? {
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in [name, PASSWORD, &data, &auth, &STANDARD.encode(PASSWORD)] {
+            ensure!(!text.contains(secret), "{} holds {secret}", file.display());
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_secret_that_is_none_stops_a_run_before_it_makes_anything() -> Result<()> {
+    let lab = ControlPlane::builder().start().await?;
+    registries(&lab).await?;
+    let client = lab.client().await?;
+    let before = state::of(&client).await?;
+    for (name, told) in [
+        (
+            "registries/absent",
+            "pull secret registries/absent does not exist",
+        ),
+        (
+            "registries/other",
+            "Secret registries/other is no pull secret",
+        ),
+    ] {
+        let run = runs::run_with_images(
+            &lab.kubeconfig(),
+            vec![guest().component()?],
+            Reach::Sandbox,
+            BTreeMap::new(),
+            images(&[name]),
+        )
+        .await;
+        let error = format!("{:#}", run.err().context("it ran")?);
+        ensure!(error.contains(told), "{error}");
+    }
+    let lines = state::differences(&before, &state::of(&client).await?);
+    ensure!(lines.is_empty(), "{}", lines.join("\n"));
+    Ok(())
+}
