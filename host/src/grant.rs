@@ -11,7 +11,7 @@ mod proxy;
 #[cfg(test)]
 mod tests;
 
-pub use file::{GrantsError, MAX_GRANTS_SIZE};
+pub use file::MAX_GRANTS_SIZE;
 pub(crate) use proxy::describe as describe_proxy;
 
 use crate::manifest::{Manifest, PermissionLine, ProxyLine, Scope};

@@ -17,7 +17,7 @@ mod tests;
 pub(crate) mod values;
 
 pub use parse::{CAPABILITIES, CORE_INTERFACES};
-pub use source::{ManifestError, Problem};
+pub use source::{FileError, ManifestError, Problem};
 pub use values::{VERBS, is_quantity, parse_duration};
 
 use crate::model::Reach;

@@ -24,7 +24,7 @@ pub(crate) use decide::word;
 pub use decide::{Decision, Standing};
 pub use merge::OURS;
 pub(crate) use merge::{Notes, is_ours};
-pub use platform::{Declaration, Platform, PlatformError};
+pub use platform::{Declaration, Platform};
 pub use recomputed::{Backing, Recomputed, RecomputedAttempt, Statement, Weight};
 pub use write::{Existing, README};
 

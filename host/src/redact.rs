@@ -22,7 +22,7 @@ mod scan;
 mod tests;
 mod walk;
 
-pub use rules::{MAX_RULES_SIZE, Rules, RulesError};
+pub use rules::{MAX_RULES_SIZE, Rules};
 
 use hmac::{Hmac, Mac};
 use scan::Dictionary;

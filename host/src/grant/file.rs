@@ -18,7 +18,7 @@
 //! ```
 
 use super::{ANY, Exceptions, Grant, Grants};
-use crate::manifest::source::{Problem, Source, shown};
+use crate::manifest::source::{FileError, Source, shown};
 use crate::manifest::values::{self, is_dns_label, is_dns_subdomain, is_plain_path, is_resource};
 use crate::manifest::{ProxyLine, Scope, VERBS};
 use crate::names::DNS_LABEL_MAX;
@@ -29,22 +29,6 @@ use toml::Spanned as S;
 
 /// Largest grants file in bytes.
 pub const MAX_GRANTS_SIZE: usize = 1 << 20;
-
-/// Why a text is not a grants file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GrantsError {
-    /// It is larger than any grants file needs to be.
-    #[error("{origin}: the grants file has {size} bytes and at most {MAX_GRANTS_SIZE} are read")]
-    TooLarge {
-        /// The file.
-        origin: String,
-        /// Size in bytes.
-        size: usize,
-    },
-    /// Something in it is wrong.
-    #[error("{0}")]
-    Invalid(Box<Problem>),
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -113,15 +97,9 @@ impl Grants {
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
-    pub fn parse(text: &str, origin: &str) -> Result<Grants, GrantsError> {
-        if text.len() > MAX_GRANTS_SIZE {
-            return Err(GrantsError::TooLarge {
-                origin: origin.to_owned(),
-                size: text.len(),
-            });
-        }
-        let source = Source::new(text, origin);
-        let raw: RawFile = source.toml().map_err(GrantsError::Invalid)?;
+    pub fn parse(text: &str, origin: &str) -> Result<Grants, FileError> {
+        let source = Source::limited(text, origin, MAX_GRANTS_SIZE)?;
+        let raw: RawFile = source.toml().map_err(FileError::Invalid)?;
         let reader = Reader { source };
         let mut grants = Grants::default();
         for line in &raw.grant {
@@ -143,8 +121,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn refuse<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T, GrantsError> {
-        Err(GrantsError::Invalid(self.source.problem(span, message)))
+    fn refuse<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T, FileError> {
+        Err(FileError::Invalid(self.source.problem(span, message)))
     }
 
     fn each(
@@ -153,7 +131,7 @@ impl Reader<'_> {
         what: &str,
         form: &str,
         holds: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>, GrantsError> {
+    ) -> Result<Vec<String>, FileError> {
         let mut seen = BTreeSet::new();
         for word in list {
             let text = word.get_ref().as_str();
@@ -169,7 +147,7 @@ impl Reader<'_> {
         Ok(list.iter().map(|word| word.get_ref().clone()).collect())
     }
 
-    fn probe(&self, probe: &S<String>, any: bool) -> Result<String, GrantsError> {
+    fn probe(&self, probe: &S<String>, any: bool) -> Result<String, FileError> {
         let text = probe.get_ref();
         let name = text.rsplit('/').next().unwrap_or_default();
         let vendor = text.strip_suffix(name).unwrap_or_default();
@@ -186,7 +164,7 @@ impl Reader<'_> {
         self.refuse(probe.span(), message)
     }
 
-    fn accepted(&self, line: &S<RawGrant>) -> Result<String, GrantsError> {
+    fn accepted(&self, line: &S<RawGrant>) -> Result<String, FileError> {
         let raw = line.get_ref();
         let lists = [
             &raw.api_groups,
@@ -208,7 +186,7 @@ impl Reader<'_> {
         self.probe(&raw.probe, false)
     }
 
-    fn grant(&self, line: &S<RawGrant>) -> Result<Grant, GrantsError> {
+    fn grant(&self, line: &S<RawGrant>) -> Result<Grant, FileError> {
         let raw = line.get_ref();
         let grant = Grant {
             probe: self.probe(&raw.probe, true)?,
@@ -303,7 +281,7 @@ impl Reader<'_> {
         Ok(grant)
     }
 
-    fn exception(&self, line: &S<RawException>) -> Result<(String, Exceptions), GrantsError> {
+    fn exception(&self, line: &S<RawException>) -> Result<(String, Exceptions), FileError> {
         let raw = line.get_ref();
         let set = |list: Vec<String>| list.into_iter().collect::<BTreeSet<_>>();
         let exceptions = Exceptions {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::{Budget, NamespaceLine, PodSecurity};
+use crate::manifest::{Budget, FileError, NamespaceLine, PodSecurity};
 use crate::model::Reach;
 
 fn line(
@@ -452,6 +452,6 @@ fn mistakes_in_the_file_have_a_place() {
     }
     assert!(matches!(
         Grants::parse(&" ".repeat(MAX_GRANTS_SIZE + 1), "g"),
-        Err(GrantsError::TooLarge { .. })
+        Err(FileError::TooLarge { .. })
     ));
 }

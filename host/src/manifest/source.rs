@@ -49,6 +49,24 @@ impl ManifestError {
     }
 }
 
+/// Why a file of the operator cannot be read: grants, rules of redaction, `karat.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// It is larger than any such file needs to be.
+    #[error("{origin}: the file has {size} bytes and at most {limit} are read; shorten it")]
+    TooLarge {
+        /// The file.
+        origin: String,
+        /// Size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Something in it is wrong.
+    #[error("{0}")]
+    Invalid(Box<Problem>),
+}
+
 /// What is wrong at one place of a manifest. `Display` gives three lines: message, quoted line, mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -104,6 +122,21 @@ impl<'a> Source<'a> {
             origin,
             line_ends,
         }
+    }
+
+    /// A file of the operator, if it is no larger than `limit`.
+    ///
+    /// # Errors
+    /// [`FileError::TooLarge`].
+    pub(crate) fn limited(text: &'a str, origin: &'a str, limit: usize) -> Result<Self, FileError> {
+        if text.len() > limit {
+            return Err(FileError::TooLarge {
+                origin: origin.to_owned(),
+                size: text.len(),
+                limit,
+            });
+        }
+        Ok(Self::new(text, origin))
     }
 
     /// The line that holds a byte, counted from 1.

@@ -27,7 +27,7 @@
 use crate::images::{PULL_SECRETS_MAX, Placement, PullSecretName, is_place};
 use crate::lease::{NodeChoice, NodeLabels};
 use crate::lint::FIELDS;
-use crate::manifest::source::{Problem, Source, shown};
+use crate::manifest::source::{FileError, Source, shown};
 use crate::report::text::is_treacherous;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,22 +45,6 @@ pub(super) const ANY: &str = "*";
 
 /// The key that the form fills in itself.
 const VERSION: &str = "kubernetesVersion";
-
-/// Why a text is no `karat.toml`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlatformError {
-    /// It is larger than it needs to be.
-    #[error("{origin}: the file has {size} bytes and at most {PLATFORM_SIZE_MAX} are read")]
-    TooLarge {
-        /// The file.
-        origin: String,
-        /// Size in bytes.
-        size: usize,
-    },
-    /// Something in it is wrong.
-    #[error("{0}")]
-    Invalid(Box<Problem>),
-}
 
 /// What the vendor says of the platform.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,15 +81,9 @@ impl Platform {
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
-    pub fn parse(text: &str, origin: &str) -> Result<Platform, PlatformError> {
-        if text.len() > PLATFORM_SIZE_MAX {
-            return Err(PlatformError::TooLarge {
-                origin: origin.to_owned(),
-                size: text.len(),
-            });
-        }
-        let source = Source::new(text, origin);
-        let raw: RawFile = source.toml().map_err(PlatformError::Invalid)?;
+    pub fn parse(text: &str, origin: &str) -> Result<Platform, FileError> {
+        let source = Source::limited(text, origin, PLATFORM_SIZE_MAX)?;
+        let raw: RawFile = source.toml().map_err(FileError::Invalid)?;
         let reader = Reader { source };
         let mut platform = Platform::default();
         for (key, value) in &raw.platform {
@@ -172,15 +150,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn refuse<T>(
-        &self,
-        span: Range<usize>,
-        message: impl Into<String>,
-    ) -> Result<T, PlatformError> {
-        Err(PlatformError::Invalid(self.source.problem(span, message)))
+    fn refuse<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T, FileError> {
+        Err(FileError::Invalid(self.source.problem(span, message)))
     }
 
-    fn key(&self, key: &S<String>) -> Result<(), PlatformError> {
+    fn key(&self, key: &S<String>) -> Result<(), FileError> {
         let text = key.get_ref().as_str();
         if text == VERSION {
             let message = "the version comes from the form; remove this line";
@@ -204,7 +178,7 @@ impl Reader<'_> {
         self.refuse(key.span(), message)
     }
 
-    fn value(&self, value: &S<String>, may_be_empty: bool) -> Result<String, PlatformError> {
+    fn value(&self, value: &S<String>, may_be_empty: bool) -> Result<String, FileError> {
         let text = value.get_ref();
         let trimmed = text.trim();
         if trimmed.is_empty() && !may_be_empty {
@@ -231,7 +205,7 @@ impl Reader<'_> {
         Ok(trimmed.to_owned())
     }
 
-    fn declaration(&self, raw: &RawDeclaration) -> Result<Declaration, PlatformError> {
+    fn declaration(&self, raw: &RawDeclaration) -> Result<Declaration, FileError> {
         let mut requirements = BTreeSet::new();
         for id in raw.requirements.get_ref() {
             let text = id.get_ref();
@@ -259,7 +233,7 @@ impl Reader<'_> {
         })
     }
 
-    fn images(&self, raw: &RawImages) -> Result<Placement, PlatformError> {
+    fn images(&self, raw: &RawImages) -> Result<Placement, FileError> {
         let mut mirrors = BTreeMap::new();
         for (from, to) in &raw.mirrors {
             mirrors.insert(self.place(from)?, self.place(to)?);
@@ -296,7 +270,7 @@ impl Reader<'_> {
         })
     }
 
-    fn nodes(&self, raw: &RawNodes) -> Result<NodeChoice, PlatformError> {
+    fn nodes(&self, raw: &RawNodes) -> Result<NodeChoice, FileError> {
         let mut choice = NodeChoice {
             all: self.labels(&raw.labels)?,
             ..NodeChoice::default()
@@ -307,7 +281,7 @@ impl Reader<'_> {
         Ok(choice)
     }
 
-    fn labels(&self, raw: &RawLabels) -> Result<NodeLabels, PlatformError> {
+    fn labels(&self, raw: &RawLabels) -> Result<NodeLabels, FileError> {
         let mut labels = BTreeMap::new();
         for (key, value) in raw {
             if !is_label_key(key.get_ref()) {
@@ -326,7 +300,7 @@ impl Reader<'_> {
         Ok(NodeLabels(labels))
     }
 
-    fn place(&self, place: &S<String>) -> Result<String, PlatformError> {
+    fn place(&self, place: &S<String>) -> Result<String, FileError> {
         if is_place(place.get_ref()) {
             return Ok(place.get_ref().clone());
         }
@@ -364,13 +338,14 @@ fn is_label_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Problem;
 
     const GOOD: &str = "[platform]\nplatformName = \"Acme\"\nrepoUrl = \"\"\n\n[[declaration]]\nrequirements = [\"gang_scheduling\"]\n\
         text = \"Three real nodes.\"\nby = \"Jane Doe\"\n";
 
     fn problem(text: &str) -> Problem {
         match Platform::parse(text, "karat.toml") {
-            Err(PlatformError::Invalid(problem)) => *problem,
+            Err(FileError::Invalid(problem)) => *problem,
             other => panic!("{other:?}"),
         }
     }
@@ -491,6 +466,6 @@ mod tests {
         assert!(problem(&long).message.contains("more than"));
         let huge = " ".repeat(PLATFORM_SIZE_MAX + 1);
         let error = Platform::parse(&huge, "karat.toml").unwrap_err();
-        assert!(matches!(error, PlatformError::TooLarge { .. }), "{error}");
+        assert!(matches!(error, FileError::TooLarge { .. }), "{error}");
     }
 }

@@ -16,7 +16,7 @@
 
 mod path;
 
-use crate::manifest::source::{Problem, Source, shown};
+use crate::manifest::source::{FileError, Source, shown};
 use crate::manifest::values::is_dns_label;
 use crate::recording::sha256_hex;
 use path::Path;
@@ -37,24 +37,6 @@ const PATTERN_MAX: usize = 1000;
 const COMPILED_MAX: usize = 1 << 20;
 /// How deep parentheses may lie in each other.
 const NEST_MAX: u32 = 50;
-
-/// Why a text is no file of rules.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RulesError {
-    /// It is larger than any such file needs to be.
-    #[error(
-        "{origin}: the redaction rules have {size} bytes and at most {MAX_RULES_SIZE} are read"
-    )]
-    TooLarge {
-        /// The file.
-        origin: String,
-        /// Size in bytes.
-        size: usize,
-    },
-    /// Something in it is wrong.
-    #[error("{0}")]
-    Invalid(Box<Problem>),
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -96,15 +78,9 @@ impl Rules {
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
-    pub fn parse(text: &str, origin: &str) -> Result<Rules, RulesError> {
-        if text.len() > MAX_RULES_SIZE {
-            return Err(RulesError::TooLarge {
-                origin: origin.to_owned(),
-                size: text.len(),
-            });
-        }
-        let source = Source::new(text, origin);
-        let raw: RawFile = source.toml().map_err(RulesError::Invalid)?;
+    pub fn parse(text: &str, origin: &str) -> Result<Rules, FileError> {
+        let source = Source::limited(text, origin, MAX_RULES_SIZE)?;
+        let raw: RawFile = source.toml().map_err(FileError::Invalid)?;
         let mut reader = Reader {
             source,
             rules: Rules {
@@ -202,11 +178,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn refuse<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T, RulesError> {
-        Err(RulesError::Invalid(self.source.problem(span, message)))
+    fn refuse<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T, FileError> {
+        Err(FileError::Invalid(self.source.problem(span, message)))
     }
 
-    fn rule(&mut self, line: &S<RawRule>) -> Result<(), RulesError> {
+    fn rule(&mut self, line: &S<RawRule>) -> Result<(), FileError> {
         let raw = line.get_ref();
         let name = raw.name.get_ref();
         if !is_dns_label(name, 63) {
@@ -239,7 +215,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn path(&mut self, kind: Option<&S<String>>, path: &S<String>) -> Result<(), RulesError> {
+    fn path(&mut self, kind: Option<&S<String>>, path: &S<String>) -> Result<(), FileError> {
         let word = kind.map(|kind| kind.get_ref().as_str()).unwrap_or_default();
         let is_kind = word.len() <= 63
             && word.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -268,7 +244,7 @@ impl Reader<'_> {
         }
     }
 
-    fn pattern(&mut self, pattern: &S<String>) -> Result<(), RulesError> {
+    fn pattern(&mut self, pattern: &S<String>) -> Result<(), FileError> {
         let text = pattern.get_ref();
         if text.len() > PATTERN_MAX {
             let message = format!(
