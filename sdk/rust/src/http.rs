@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A code is always the workload's word. What the API server says itself is [`Error::Answered`]; [`unreached`] tells the
-//! usual cases apart. Redirects are answers, and nothing is repeated. For many requests at once, [`Request::send`] each and
+//! usual cases apart. Redirects are answers, and nothing is repeated but by [`patiently`]. For many requests at once, [`Request::send`] each and
 //! wait for their [`Response::ready`] with [`crate::wait::any`].
 
 use crate::case::{Conclusion, Reason};
