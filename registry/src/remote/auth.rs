@@ -128,7 +128,9 @@ impl Tokens {
                 format!("Bearer {token}")
             }
             None => {
-                return Err(repository.breaks("it wants credentials and does not say of which kind"));
+                return Err(
+                    repository.breaks("it wants credentials and does not say of which kind")
+                );
             }
         };
         let mut header = HeaderValue::from_str(&header)

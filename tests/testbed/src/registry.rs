@@ -3,11 +3,12 @@
 //! It keeps what is pushed in a folder of its own, and serves plain HTTP: loopback addresses need no more. With a user it asks
 //! for a password and gives nothing without.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Result, TestbedError};
+use crate::node::{REGISTRIES, RealNode};
 use crate::supervise::{Fate, Launch, Supervisor, describe};
 
 /// Debian's name of program and package.
@@ -16,6 +17,8 @@ const PROGRAM: &str = "docker-registry";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks into its log.
 const LOOK: Duration = Duration::from_millis(20);
+/// Its output, with a line for each request.
+const LOG: &str = "log";
 /// Of bcrypt, the least there is: nobody attacks this one.
 const COST: u32 = 4;
 
@@ -46,6 +49,14 @@ impl Registry {
     /// # Errors
     /// The program is missing or does not start.
     pub fn start(auth: Option<(&str, &str)>) -> Result<Registry> {
+        Registry::start_at(IpAddr::V4(Ipv4Addr::LOCALHOST), auth)
+    }
+
+    /// The same on another address of this machine: that of a laboratory's bridge, where its nodes can reach it.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn start_at(at: IpAddr, auth: Option<(&str, &str)>) -> Result<Registry> {
         let program = Registry::can_run().map_err(|cause| TestbedError::CannotRun {
             what: "a registry".into(),
             cause,
@@ -57,10 +68,10 @@ impl Registry {
             .map_err(TestbedError::io("a folder for the registry"))?;
         let root = folder.path();
         let config = root.join("config.json");
-        let text = settings(root, auth)?;
+        let text = settings(root, at, auth)?;
         std::fs::write(&config, text).map_err(TestbedError::io(&config))?;
         let supervisor = Supervisor::new()?;
-        let log = root.join("log");
+        let log = root.join(LOG);
         supervisor.start(
             PROGRAM,
             Launch {
@@ -77,10 +88,30 @@ impl Registry {
         })
     }
 
+    /// Lets a real node pull from it in plain HTTP.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn trusted_by(&self, node: &RealNode) -> Result<()> {
+        let folder = node.dir().join(REGISTRIES).join(self.host());
+        std::fs::create_dir_all(&folder).map_err(TestbedError::io(&folder))?;
+        let path = folder.join("hosts.toml");
+        let text = format!("server = 'http://{}'\n", self.host());
+        std::fs::write(&path, text).map_err(TestbedError::io(&path))
+    }
+
     /// `127.0.0.1:PORT`, as image names have it.
     #[must_use]
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Whether a container runtime asked for something at this path: `/v2/karat/tool/manifests/`.
+    #[must_use]
+    pub fn served_a_runtime(&self, path: &str) -> bool {
+        let log = std::fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
+        log.lines()
+            .any(|line| line.contains(path) && line.contains("containerd/"))
     }
 
     /// Where it keeps what was pushed.
@@ -111,12 +142,12 @@ impl Registry {
 }
 
 /// JSON, which is YAML as well. Port 0: the system chooses, and the log says which.
-fn settings(root: &Path, auth: Option<(&str, &str)>) -> Result<String> {
+fn settings(root: &Path, at: IpAddr, auth: Option<(&str, &str)>) -> Result<String> {
     let mut config = serde_json::json!({
         "version": "0.1",
-        "log": {"level": "info", "accesslog": {"disabled": true}},
+        "log": {"level": "info"},
         "storage": {"filesystem": {"rootdirectory": root.join("data")}, "delete": {"enabled": true}},
-        "http": {"addr": "127.0.0.1:0"},
+        "http": {"addr": SocketAddr::new(at, 0).to_string()},
     });
     if let Some((user, password)) = auth {
         let hash = bcrypt::hash(password, COST).map_err(|error| TestbedError::Io {

@@ -2,9 +2,12 @@
 //! one of a made-up registry that a made-up probe starts. Registries that lie are met in the tests of the registry crate.
 
 use anyhow::{Context as _, Result, ensure};
+use karat_engine::cluster::{Cluster, ConnectOptions};
 use karat_registry::remote::{Login, Logins, Settings};
 use karat_registry::{Digest, Layout, RegistryReference, Remote};
-use karat_testbed::{Registry, not_run};
+use karat_testbed::{
+    ControlPlane, KubernetesVersion, Registry, can_run_nodes, not_run, survey_nodes,
+};
 use karat_tests::guests::{Guest, case};
 use karat_tests::program;
 use serde_json::{Value, json};
@@ -37,17 +40,15 @@ struct Bench {
 impl Bench {
     /// None where this machine cannot.
     async fn new(test: &str) -> Result<Option<Bench>> {
-        if let Err(why) = Registry::can_run() {
-            not_run(&format!("images::{test}"), &why);
+        if skipped(test) {
             return Ok(None);
         }
-        if let Err(why) = karat_testbed::images::build(|_| {}) {
-            not_run(&format!("images::{test}"), &why.to_string());
-            return Ok(None);
-        }
+        Ok(Some(Bench::with(Registry::start(Some(USER))?).await?))
+    }
+
+    async fn with(private: Registry) -> Result<Bench> {
         let folder = tempfile::tempdir()?;
         let upstream = Registry::start(None)?;
-        let private = Registry::start(Some(USER))?;
         let digest = fill(&upstream, folder.path()).await?;
         let app = format!("{}/team/app@{digest}", upstream.host());
         let probes = folder.path().join("probes");
@@ -69,13 +70,13 @@ impl Bench {
             std::fs::create_dir(&login)?;
             private.write_login(&login, USER.0, password)?;
         }
-        Ok(Some(Bench {
+        Ok(Bench {
             folder,
             upstream,
             private,
             app,
             digest,
-        }))
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -140,6 +141,18 @@ impl Bench {
     }
 }
 
+/// True if this machine cannot, which is then said by the test's name.
+fn skipped(test: &str) -> bool {
+    let built = || karat_testbed::images::build(|_| {}).map_err(|why| why.to_string());
+    match Registry::can_run().and_then(|_| built()) {
+        Ok(_) => false,
+        Err(why) => {
+            not_run(&format!("images::{test}"), &why);
+            true
+        }
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -150,6 +163,11 @@ impl Logins for Nobody {
     fn login(&self, _: &str) -> Result<Option<Login>, String> {
         Ok(None)
     }
+}
+
+/// A tar without files: blocks of zeros, more or fewer of them.
+fn layer(architecture: &str) -> Vec<u8> {
+    vec![0; 512 * if architecture == "amd64" { 600 } else { 700 }]
 }
 
 /// Puts an image for two platforms into a registry.
@@ -164,8 +182,10 @@ async fn fill(registry: &Registry, folder: &Path) -> Result<Digest> {
     };
     let mut children = Vec::new();
     for architecture in ["amd64", "arm64"] {
-        let layer = vec![architecture.as_bytes()[0]; 300_000];
-        let layer = put(&layer, "application/vnd.oci.image.layer.v1.tar")?;
+        let layer = put(
+            &layer(architecture),
+            "application/vnd.oci.image.layer.v1.tar",
+        )?;
         let config = json!({"os": "linux", "architecture": architecture, "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}});
         let config = put(
             config.to_string().as_bytes(),
@@ -400,9 +420,12 @@ async fn what_leads_nowhere_is_said() -> Result<()> {
 
     // An archive that was changed on the way.
     let mut archive = std::fs::read(bench.path("images.tar"))?;
-    // In the middle of the layer for amd64.
-    let at = archive.windows(64).position(|bytes| bytes == [b'a'; 64]);
-    archive[at.context("no layer")?] ^= 1;
+    // In the middle of a layer, which follows its header.
+    let name = format!("blobs/sha256/{}", Digest::of(&layer("amd64")).hex());
+    let at = archive
+        .windows(name.len())
+        .position(|bytes| bytes == name.as_bytes());
+    archive[at.context("no layer")? + 1000] ^= 1;
     std::fs::write(bench.path("changed.tar"), &archive)?;
     let said = bench
         .must(None, &["import", "changed.tar", "changed"], 3)
@@ -447,5 +470,196 @@ async fn what_leads_nowhere_is_said() -> Result<()> {
         text(&output.stderr)
     );
     ensure!(partial().is_none(), "left behind: {:?}", partial());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_gives_the_password_and_nothing_repeats_what_it_says() -> Result<()> {
+    let Some(bench) =
+        Bench::new("a_helper_gives_the_password_and_nothing_repeats_what_it_says").await?
+    else {
+        return Ok(());
+    };
+    let (user, password) = USER;
+    let programs = bench.path("programs");
+    std::fs::create_dir(&programs)?;
+    for (name, script) in [
+        (
+            "good",
+            format!("echo '{{\"Username\": \"{user}\", \"Secret\": \"{password}\"}}'"),
+        ),
+        (
+            "bad",
+            format!("echo {password}; echo {password} >&2; exit 1"),
+        ),
+    ] {
+        let helper = programs.join(format!("docker-credential-{name}"));
+        std::fs::write(&helper, format!("#!/bin/sh\ncat >/dev/null\n{script}\n"))?;
+        std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let config = json!({"credHelpers": {bench.private.host(): name}});
+        std::fs::create_dir(bench.path(name))?;
+        std::fs::write(bench.path(name).join("config.json"), config.to_string())?;
+    }
+    let path = format!("{}:/usr/bin:/bin", programs.display());
+    for (login, code, told) in [("good", 0, "pushed"), ("bad", 4, "docker-credential-bad")] {
+        let mut command = bench.command(Some(login), &["push", "--config", "karat.toml"])?;
+        let output = tokio::time::timeout(PATIENCE, command.env("PATH", &path).output()).await??;
+        let said = text(&output.stdout) + &text(&output.stderr);
+        ensure!(output.status.code() == Some(code), "{login}: {said}");
+        ensure!(
+            said.contains(told) && !said.contains(password),
+            "{login}: {said}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_an_image_is_not_for_are_named() -> Result<()> {
+    let Some(bench) = Bench::new("nodes_that_an_image_is_not_for_are_named").await? else {
+        return Ok(());
+    };
+    // Not the shared one: others there count nodes.
+    let lab = ControlPlane::builder().start().await?;
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "images-other", "labels": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "s390x"}},
+    });
+    lab.apply_yaml("a node of another kind", &node.to_string())
+        .await?;
+    let kubeconfig = lab.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().context("a path")?;
+    let found = bench
+        .json(None, &["check", "--kubeconfig", kubeconfig], 1)
+        .await?;
+    let app = found["images"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|one| one["image"] == bench.app.as_str())
+        .context("not asked for")?;
+    ensure!(
+        app["lacking"]
+            .to_string()
+            .contains("images-other (linux/s390x)"),
+        "{app}"
+    );
+    Ok(())
+}
+
+/// Needs a kubelet and a container runtime: the proof that what was pushed and exported is what nodes take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_node_takes_what_was_pushed_and_what_was_exported() -> Result<()> {
+    const NAME: &str = "a_real_node_takes_what_was_pushed_and_what_was_exported";
+    if skipped(NAME) {
+        return Ok(());
+    }
+    if let Err(why) = can_run_nodes() {
+        not_run(&format!("images::{NAME}"), &why);
+        return Ok(());
+    }
+    let lab = ControlPlane::builder().real_nodes(1).start().await?;
+    let node = lab.real_nodes().first().context("a node")?;
+    // The address of the API server is that of the machine on the bridge of the laboratory.
+    let url = lab.url();
+    let address = url.trim_start_matches("https://").split(':').next();
+    let bench = Bench::with(Registry::start_at(
+        address.context("an address")?.parse()?,
+        None,
+    )?)
+    .await?;
+    let host = bench.private.host();
+    bench.private.trusted_by(node)?;
+    let plain = ["--config", "karat.toml", "--plain-http", &host];
+
+    // Not a loopback address, so plain HTTP must be asked for.
+    let said = bench
+        .must(None, &["push", "--config", "karat.toml"], 4)
+        .await?;
+    ensure!(said.contains("--plain-http"), "{said}");
+    bench.must(None, &["export", "images.tar"], 0).await?;
+    bench
+        .must(None, &["import", "images.tar", "images"], 0)
+        .await?;
+    let push = [&["push", "--from", "images"][..], &plain].concat();
+    let pushed = bench.json(None, &push, 0).await?;
+    let kubeconfig = lab.kubeconfig();
+    let nodes = ["--kubeconfig", kubeconfig.to_str().context("a path")?];
+    bench
+        .must(None, &[&["check"][..], &plain, &nodes].concat(), 0)
+        .await?;
+
+    let tool = pushed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["to"].as_str())
+        .find(|to| to.contains("/karat/tool@"))
+        .context("the tool was not pushed")?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pulls", "namespace": "default"},
+        "spec": {
+            "restartPolicy": "Never", "nodeName": node.name(), "automountServiceAccountToken": false,
+            "containers": [{"name": "tool", "image": tool, "imagePullPolicy": "Always", "args": ["pause"]}],
+        },
+    });
+    lab.apply_yaml("a pod that pulls", &pod.to_string()).await?;
+    let cluster = Cluster::connect(ConnectOptions {
+        kubeconfig: Some(lab.kubeconfig()),
+        ..ConnectOptions::default()
+    })
+    .await?;
+    let mut last = Value::Null;
+    let runs = async {
+        while last["phase"] != "Running" {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let path = "/api/v1/namespaces/default/pods/pulls";
+            last = cluster.get_json(path).await?["status"].take();
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let done = tokio::time::timeout(PATIENCE, runs).await;
+    done.map_err(|_| anyhow::anyhow!("the pod does not run: {last}"))??;
+    let (_, digest) = tool.split_once('@').context("a digest")?;
+    let image = last["containerStatuses"][0]["imageID"].as_str();
+    ensure!(image.is_some_and(|image| image.ends_with(digest)), "{last}");
+    ensure!(
+        bench
+            .private
+            .served_a_runtime(&format!("/v2/karat/tool/manifests/{digest}")),
+        "the node did not ask the registry"
+    );
+
+    // Without a registry: an archive on the node, made of what the mirror has.
+    let ctr = survey_nodes(KubernetesVersion::default())
+        .into_iter()
+        .find(|program| program.name == "containerd")
+        .context("no containerd")?
+        .path
+        .with_file_name("ctr");
+    let ctr = async |arguments: &[&str]| -> Result<String> {
+        let mut command = Command::new(&ctr);
+        command
+            .arg("-a")
+            .arg(node.dir().join("run/containerd.sock"));
+        command.args(["-n", "k8s.io", "images"]).args(arguments);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await??;
+        let said = text(&output.stdout) + &text(&output.stderr);
+        ensure!(output.status.success(), "ctr {arguments:?}: {said}");
+        Ok(said)
+    };
+    bench.upstream.stop()?;
+    bench
+        .must(None, &[&["export", "nodes.tar"][..], &plain].concat(), 0)
+        .await?;
+    let archive = bench.path("nodes.tar");
+    ctr(&["import", archive.to_str().context("a path")?]).await?;
+    let names = ctr(&["ls", "-q"]).await?;
+    for name in [&bench.app, &format!("{host}/mirror/app@{}", bench.digest)] {
+        ensure!(
+            names.lines().any(|line| line == name),
+            "{name} is not there:\n{names}"
+        );
+    }
     Ok(())
 }
