@@ -134,20 +134,21 @@ impl Images {
             .collect()
     }
 
-    /// The longest prefix that ends at a `/` or before the digest wins.
+    /// The reference, in the mirror where there is one.
     fn mirrored(&self, reference: &str) -> String {
-        self.mirrors
-            .iter()
-            .filter_map(|(from, to)| {
-                let rest = reference.strip_prefix(from.as_str())?;
-                rest.starts_with(['/', '@'])
-                    .then_some((from.len(), to, rest))
-            })
-            .max_by_key(|(length, _, _)| *length)
-            .map_or_else(
-                || reference.to_owned(),
-                |(_, to, rest)| format!("{to}{rest}"),
-            )
+        let mirror = self.mirror_of(reference);
+        mirror.unwrap_or_else(|| reference.to_owned())
+    }
+
+    /// What stands for a reference, by the mirrors. The longest prefix that ends at a `/` or before the digest wins.
+    pub fn mirror_of(&self, reference: &str) -> Option<String> {
+        let fitting = self.mirrors.iter().filter_map(|(from, to)| {
+            let rest = reference.strip_prefix(from.as_str())?;
+            rest.starts_with(['/', '@'])
+                .then_some((from.len(), to, rest))
+        });
+        let (_, to, rest) = fitting.max_by_key(|(length, _, _)| *length)?;
+        Some(format!("{to}{rest}"))
     }
 }
 

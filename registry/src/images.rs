@@ -107,12 +107,12 @@ impl Layout {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::{Value, json};
     use std::path::Path;
 
-    fn blob(root: &Path, media_type: &str, content: &Value) -> Value {
+    pub(crate) fn blob(root: &Path, media_type: &str, content: &Value) -> Value {
         let bytes = content.to_string().into_bytes();
         let digest = Digest::of(&bytes);
         let folder = root.join("blobs/sha256");
@@ -121,19 +121,20 @@ mod tests {
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
-    fn image(root: &Path, architecture: &str) -> Value {
+    pub(crate) fn image(root: &Path, architecture: &str) -> Value {
         let config = json!({"os": "linux", "architecture": architecture, "rootfs": {"type": "layers", "diff_ids": []}});
         let config = blob(root, "application/vnd.oci.image.config.v1+json", &config);
         let manifest = json!({"schemaVersion": 2, "config": config, "layers": []});
         blob(root, MANIFEST_MEDIA_TYPE, &manifest)
     }
 
-    fn named(mut descriptor: Value, name: &str) -> Value {
+    pub(crate) fn named(mut descriptor: Value, name: &str) -> Value {
         descriptor["annotations"] = json!({REF_NAME: name});
         descriptor
     }
 
-    fn layout(root: &Path, entries: &[Value]) -> Layout {
+    pub(crate) fn layout(root: &Path, entries: &[Value]) -> Layout {
+        std::fs::create_dir_all(root).unwrap();
         std::fs::write(
             root.join("oci-layout"),
             r#"{"imageLayoutVersion": "1.0.0"}"#,

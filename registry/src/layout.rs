@@ -32,11 +32,11 @@ pub const MAX_ENTRIES: usize = 4096;
 /// Largest `oci-layout` in bytes; the file holds one short object.
 const MAX_MARKER_SIZE: u64 = 4096;
 
-const MARKER: &str = "oci-layout";
-const INDEX: &str = "index.json";
-const BLOBS: &str = "blobs/sha256";
+pub(crate) const MARKER: &str = "oci-layout";
+pub(crate) const INDEX: &str = "index.json";
+pub(crate) const BLOBS: &str = "blobs/sha256";
 pub(crate) const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-const LAYOUT_VERSION: &str = "1.0.0";
+pub(crate) const LAYOUT_VERSION: &str = "1.0.0";
 
 /// Why a layout cannot be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +159,15 @@ pub enum LayoutError {
         /// What is wrong with it.
         #[source]
         source: ArtifactError,
+    },
+    /// An entry is no container image that can be moved.
+    #[error("{} holds what is no container image", path.display())]
+    Content {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: crate::content::ContentError,
     },
     /// What is asked for is not there, or is there in another shape.
     #[error("{} holds {reason}", path.display())]
@@ -593,7 +602,7 @@ impl Layout {
 
     /// Opens a file inside the layout, refusing links that lead out, anything but a regular file (opening a pipe would
     /// wait for ever) and files over the limit.
-    fn open_file(&self, path: &Path, limit: u64) -> Result<(File, u64), LayoutError> {
+    pub(crate) fn open_file(&self, path: &Path, limit: u64) -> Result<(File, u64), LayoutError> {
         let real = self.inside(path)?;
         let failed = |action| {
             move |source| LayoutError::Io {

@@ -64,6 +64,14 @@ pub enum ReferenceError {
         /// The refused text, shortened and with control characters escaped.
         text: String,
     },
+    /// The text cannot be the name of an image.
+    #[error("`{text}` is not the name of an image: {reason}; write `registry/repository@sha256:…`")]
+    Image {
+        /// The refused text, shortened and with control characters escaped.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The text cannot be a reference.
     #[error(
         "`{text}` is not a reference: {reason}; write `oci://registry/repository:tag`, `layout:FOLDER#name:version` or `name:version`"
@@ -450,6 +458,56 @@ impl fmt::Display for Reference {
 }
 
 // === impl RegistryReference ===
+
+/// Where Docker Hub answers, and the name that everybody calls it by.
+const HUB: &str = "docker.io";
+
+impl RegistryReference {
+    /// Reads the name of a container image: `registry.example/team/tool:1@sha256:…`. As everywhere, a first part without a dot
+    /// and a port is no registry but a repository of Docker Hub.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Reference`].
+    pub fn image(text: &str) -> Result<RegistryReference, ReferenceError> {
+        let refuse = |reason| ReferenceError::Image {
+            text: quoted(text),
+            reason,
+        };
+        if text.len() > MAX_REFERENCE_LENGTH {
+            return Err(refuse("it is longer than 1024 bytes"));
+        }
+        let first = text.split('/').next().unwrap_or_default();
+        let names_host = text.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+        let full = if names_host {
+            text.to_owned()
+        } else {
+            format!("{HUB}/{text}")
+        };
+        let mut image = parse_registry(&full).map_err(|problem| match problem {
+            Problem::Plain(reason) => refuse(reason),
+            Problem::Typed(error) => error,
+        })?;
+        if image.registry == HUB && !image.repository.contains('/') {
+            image.repository.insert_str(0, "library/");
+        }
+        Ok(image)
+    }
+
+    /// Host and port of the registry's API.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match self.registry.as_str() {
+            HUB => "registry-1.docker.io",
+            other => other,
+        }
+    }
+
+    /// The name without scheme, as pods have it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.to_string().trim_start_matches("oci://").to_owned()
+    }
+}
 
 /// A problem found before it is known which text the message should quote.
 enum Problem {

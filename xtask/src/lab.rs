@@ -459,6 +459,11 @@ fn doctor() -> Result<ExitCode> {
         let mark = if there { "ok  " } else { "no  " };
         data(&format!("{mark} {}: {note}", program.name));
     }
+    data("for tests of images:");
+    data(&match karat_testbed::Registry::can_run() {
+        Ok(path) => format!("ok   registry: {}", path.display()),
+        Err(why) => format!("no   registry: {why}"),
+    });
     Ok(if fine {
         ExitCode::SUCCESS
     } else {

@@ -73,7 +73,7 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// List the probes that can be run
     List(ListArgs),
-    /// Show the images that probes start, and those that the program brings
+    /// List, carry, push and look for the images that probes start, and those that the program brings
     #[command(subcommand)]
     Images(ImagesCommand),
     /// Show what a probe is and asks for: manifest, imports, permissions, digest, size
@@ -342,6 +342,57 @@ pub(crate) struct ListArgs {
 pub(crate) enum ImagesCommand {
     /// List the images that probes start: from where, by which digest, for which architectures
     List(ImagesListArgs),
+    /// Write images into one archive, for a cluster without a way out: own ones and those of registries, with all platforms
+    #[command(after_long_help = EXPORT_EXAMPLES)]
+    Export(ImagesExportArgs),
+    /// Check such an archive and write it as a folder, an OCI image layout
+    Import(ImagesImportArgs),
+    /// Push own images to `pushed-to`, and those of a folder to their mirrors; what is there is not sent again
+    #[command(after_long_help = PUSH_EXAMPLES)]
+    Push(ImagesPushArgs),
+    /// Ask registries, from this machine, whether pods could pull each image, and for which platforms
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check(ImagesCheckArgs),
+}
+
+const EXPORT_EXAMPLES: &str = "Examples:\n  \
+    karat images export images.tar\n  \
+    karat images export --own - | ssh node ctr -n k8s.io images import -";
+const PUSH_EXAMPLES: &str = "Examples:\n  \
+    karat images push --config karat.toml\n  \
+    karat images import images.tar images && karat images push --from images --config karat.toml\n\n\
+    In karat.toml:\n  \
+    [images]\n  \
+    pushed-to = \"registry.example/karat\"\n  \
+    mirrors = { \"registry.k8s.io\" = \"registry.example/k8s\" }";
+const CHECK_EXAMPLES: &str = "Examples:\n  \
+    karat images check --config karat.toml\n  \
+    karat images check --config karat.toml --nodes     also: is there one for each node\n\n\
+    Exit codes: 0 every image is there, 1 one is not or not for all platforms, 2 one could not be asked for.";
+
+/// Of which probes, with which mirrors.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ImagesPlanArgs {
+    /// File that says where images come from, section `[images]` of `karat.toml`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Probe id or requirement id; repeatable [default: all]
+    #[arg(long = "probe", value_name = "ID", help_heading = "Probes")]
+    pub(crate) probes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
+}
+
+/// How registries are spoken to. Credentials are those of `docker login`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Registries")]
+pub(crate) struct RegistryArgs {
+    /// Certificate authorities in PEM that are believed beside those of the system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Registry that is spoken to in plain HTTP, `host` or `host:port`; repeatable
+    #[arg(long, value_name = "HOST")]
+    pub(crate) plain_http: Vec<String>,
 }
 
 /// Arguments of `karat images list`.
@@ -350,11 +401,73 @@ pub(crate) struct ImagesListArgs {
     /// Print the list as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// File that says where images come from, section `[images]` of `karat.toml`
+    #[command(flatten)]
+    pub(crate) plan: ImagesPlanArgs,
+}
+
+/// Arguments of `karat images export`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesExportArgs {
+    /// Archive to write, where nothing may be; `-` is stdout
+    #[arg(value_name = "FILE.tar|-")]
+    pub(crate) file: PathBuf,
+    /// Only images that the program brings; no network is used
+    #[arg(long)]
+    pub(crate) own: bool,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) plan: ImagesPlanArgs,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
+}
+
+/// Arguments of `karat images import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesImportArgs {
+    /// Archive of `karat images export`; `-` is stdin
+    #[arg(value_name = "FILE.tar|-")]
+    pub(crate) file: PathBuf,
+    /// Folder to write, where nothing may be
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `karat images push`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesPushArgs {
+    /// Folder of `karat images import`, whose images are pushed to their mirrors
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) from: Option<PathBuf>,
+    /// File that says where to, section `[images]` of `karat.toml`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Print what was pushed as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) sources: SourceArgs,
+    pub(crate) registries: RegistryArgs,
+}
+
+/// Arguments of `karat images check`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesCheckArgs {
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also compare with the nodes of the cluster; --kubeconfig and --context mean this too
+    #[arg(long)]
+    pub(crate) nodes: bool,
+    #[command(flatten)]
+    pub(crate) plan: ImagesPlanArgs,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 }
 
 /// Arguments of `karat inspect` and `karat probe inspect`.

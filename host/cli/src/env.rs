@@ -27,6 +27,12 @@ pub(crate) const OTEL_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 pub(crate) const OTEL_HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 /// Name of this service.
 pub(crate) const OTEL_SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
+/// Folder of Docker's `config.json`.
+pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// Certificate authorities; read by rustls-native-certs.
+const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+/// Proxies; read by reqwest.
+const HTTPS_PROXY: &str = "HTTPS_PROXY";
 /// Home of caches.
 const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 /// Home folder.
@@ -65,6 +71,18 @@ pub(crate) const ALL: &[Variable] = &[
     Variable {
         name: OTEL_SERVICE_NAME,
         help: "Name under which the receiver sees this program; the default is `karat`.",
+    },
+    Variable {
+        name: DOCKER_CONFIG,
+        help: "Folder of the `config.json` with credentials for registries; the default is ~/.docker.",
+    },
+    Variable {
+        name: SSL_CERT_FILE,
+        help: "Certificate authorities that are believed of registries, in place of those of the system.",
+    },
+    Variable {
+        name: HTTPS_PROXY,
+        help: "Proxy to registries; HTTP_PROXY and NO_PROXY are heeded too.",
     },
 ];
 
@@ -114,6 +132,15 @@ impl Environment {
     /// Whether a CI system says that it is one.
     pub(crate) fn is_ci(&self) -> bool {
         self.get(CI).is_some_and(|value| value != "false")
+    }
+
+    /// Docker's file of credentials; none where there is no home either.
+    pub(crate) fn docker_config(&self) -> Option<std::path::PathBuf> {
+        let folder = match self.get(DOCKER_CONFIG) {
+            Some(folder) => std::path::PathBuf::from(folder),
+            None => std::path::PathBuf::from(self.get(HOME)?).join(".docker"),
+        };
+        Some(folder.join("config.json"))
     }
 
     /// Folder for compiled probes; none where there is no home either.

@@ -9,7 +9,7 @@ use crate::ui::diagnostics::{Classify as _, CommandError};
 use crate::ui::text::shown;
 use anyhow::anyhow;
 use karat_engine::cluster::ConnectOptions;
-use karat_engine::images::Images;
+use karat_engine::images::{Images, Placement};
 use karat_engine::lease::NodeChoice;
 use karat_engine::manifest::{Manifest, SettingKind};
 use karat_engine::model::Reach;
@@ -139,12 +139,12 @@ pub(crate) fn redaction(file: &Path) -> Result<Rules, CommandError> {
     Rules::parse(&text, &name).usage(format!("{name} holds no redaction rules"))
 }
 
-/// Where the images of a run come from.
+/// What the operator says of images.
 ///
 /// # Errors
 /// An unreadable `karat.toml`.
-pub(crate) fn images(file: Option<&Path>, own: &OwnImages) -> Result<Images, CommandError> {
-    Ok(Images::new(&own.digests(), configured(file)?.images))
+pub(crate) fn placement(file: Option<&Path>) -> Result<Placement, CommandError> {
+    Ok(configured(file)?.images)
 }
 
 /// What `karat.toml` says; nothing where there is none.

@@ -33,6 +33,7 @@ mod node;
 mod pki;
 mod programs;
 pub mod proxy;
+mod registry;
 pub mod scale;
 mod shared;
 mod skip;
@@ -54,6 +55,7 @@ pub use pki::{Identity, Pki};
 pub use programs::{
     Found, Origin, prepare, prepare_add_ons, prepare_nodes, survey, survey_add_ons, survey_nodes,
 };
+pub use registry::Registry;
 pub use shared::shared;
 pub use skip::{NOT_RUN, not_run};
 pub use supervise::die_with_parent;

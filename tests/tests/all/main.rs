@@ -13,6 +13,7 @@ mod faults;
 mod guards;
 mod guide;
 mod hostile;
+mod images;
 mod kill;
 mod layers;
 mod leases;

@@ -1,11 +1,20 @@
-//! `karat images list`: what a cluster must be able to pull, before a run finds out. No cluster, no network.
+//! `karat images`: what a cluster must be able to pull. `list` asks nobody; [`export`] and [`import`] carry images over an air gap,
+//! [`push`] brings them to where the cluster pulls, [`check`] looks whether they are there, [`registry`] is how registries are
+//! spoken to.
+
+pub(super) mod check;
+pub(super) mod export;
+pub(super) mod import;
+pub(super) mod push;
+mod registry;
 
 use super::Context;
-use crate::args::ImagesListArgs;
+use crate::args::{ImagesListArgs, ImagesPlanArgs};
 use crate::exit::Exit;
 use crate::images::OwnImages;
 use crate::settings;
-use crate::ui::diagnostics::{Classify as _, CommandResult};
+use crate::signals::Signals;
+use crate::ui::diagnostics::{Classify as _, CommandError, CommandResult};
 use crate::ui::printer::Style;
 use crate::ui::table::{Cell, Table};
 use crate::ui::text::shown_within;
@@ -13,6 +22,92 @@ use karat_engine::images::Images;
 use karat_engine::manifest::{ImageLine, ImageSource};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// What the selected probes and the program need.
+struct Needs {
+    own: OwnImages,
+    all: Vec<Needed>,
+}
+
+/// One image, with the probes that start it.
+#[derive(Debug, PartialEq, Eq)]
+struct Needed {
+    source: ImageSource,
+    /// As a pod of a run names it; none for an own image that is not there.
+    reference: Option<String>,
+    probes: Vec<String>,
+}
+
+impl Needs {
+    /// Reads probes, own images and `karat.toml`.
+    fn new(context: &Context, args: &ImagesPlanArgs) -> Result<Needs, CommandError> {
+        let probes = settings::probes(&args.sources, &context.environment)?;
+        for word in &args.probes {
+            probes.find(word)?;
+        }
+        let own = OwnImages::find()?;
+        let placement = settings::placement(args.config.as_deref())?;
+        let images = Images::new(&own.digests(), placement);
+        let lines = probes
+            .iter()
+            .filter(|probe| {
+                args.probes.is_empty() || args.probes.iter().any(|word| probe.answers(word))
+            })
+            .flat_map(|probe| {
+                let id = &probe.manifest.id;
+                let lines = probe.manifest.images.iter();
+                lines.map(move |line| (id.as_str(), line))
+            });
+        let all = needed(lines, &images, &own);
+        Ok(Needs { own, all })
+    }
+}
+
+/// Every image once, with the probes that start it. Images that the program brings and no probe starts are needed too: the next
+/// probe may start them.
+fn needed<'a>(
+    lines: impl Iterator<Item = (&'a str, &'a ImageLine)>,
+    images: &Images,
+    own: &OwnImages,
+) -> Vec<Needed> {
+    let mut found: BTreeMap<(Option<String>, Option<String>), (ImageSource, Vec<String>)> =
+        BTreeMap::new();
+    for image in &own.images {
+        let line = ImageLine {
+            name: image.name.clone(),
+            source: ImageSource::Own(image.name.clone()),
+        };
+        found.insert(
+            (Some(image.name.clone()), images.resolve(&line).ok()),
+            (line.source, Vec::new()),
+        );
+    }
+    for (probe, line) in lines {
+        let name = match &line.source {
+            ImageSource::Own(name) => Some(name.clone()),
+            ImageSource::Reference(_) => None,
+        };
+        let (_, probes) = found
+            .entry((name, images.resolve(line).ok()))
+            .or_insert_with(|| (line.source.clone(), Vec::new()));
+        if !probes.iter().any(|known| known == probe) {
+            probes.push(probe.to_owned());
+        }
+    }
+    found
+        .into_iter()
+        .map(|((_, reference), (source, probes))| Needed {
+            source,
+            reference,
+            probes,
+        })
+        .collect()
+}
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Listed {
@@ -28,18 +123,9 @@ struct Listed {
 
 /// Lists.
 pub(crate) fn execute(context: &Context, args: &ImagesListArgs) -> CommandResult {
-    let probes = settings::probes(&args.sources, &context.environment)?;
-    let own = OwnImages::find()?;
-    let images = settings::images(args.config.as_deref(), &own)?;
-    let lines = probes.iter().flat_map(|probe| {
-        let id = &probe.manifest.id;
-        probe
-            .manifest
-            .images
-            .iter()
-            .map(move |line| (id.as_str(), line))
-    });
-    let listed = listed(lines, &images, &own);
+    let needs = Needs::new(context, &args.plan)?;
+    let listed = listed(needs.all, &needs.own);
+    let own = &needs.own;
     let printer = &context.printer;
     if args.json {
         printer.json(&listed).bug("cannot write the list")?;
@@ -48,7 +134,7 @@ pub(crate) fn execute(context: &Context, args: &ImagesListArgs) -> CommandResult
     printer.data_lines(table(&listed).lines(printer.out_paint()));
     match &own.layout {
         Some(layout) => printer.status(&format!(
-            "images of this program: {} (an OCI image layout); push them where the cluster can pull, and say where in karat.toml: [images] pushed-to",
+            "images of this program: {} (an OCI image layout); `karat images push` brings them to where the cluster can pull",
             layout.display()
         )),
         None => printer.status("this program came without images of its own; `cargo xtask images` makes them in a checkout"),
@@ -56,47 +142,26 @@ pub(crate) fn execute(context: &Context, args: &ImagesListArgs) -> CommandResult
     Ok(Exit::Passed)
 }
 
-/// Every image once, with the probes that start it. Images that the program brings and no probe starts are told too.
-fn listed<'a>(
-    lines: impl Iterator<Item = (&'a str, &'a ImageLine)>,
-    images: &Images,
-    own: &OwnImages,
-) -> Vec<Listed> {
-    let mut found: BTreeMap<(Option<String>, Option<String>), Vec<String>> = BTreeMap::new();
-    for image in &own.images {
-        let line = ImageLine {
-            name: image.name.clone(),
-            source: ImageSource::Own(image.name.clone()),
-        };
-        found.insert(
-            (Some(image.name.clone()), images.resolve(&line).ok()),
-            Vec::new(),
-        );
-    }
-    for (probe, line) in lines {
-        let name = match &line.source {
-            ImageSource::Own(name) => Some(name.clone()),
+fn listed(needed: Vec<Needed>, own: &OwnImages) -> Vec<Listed> {
+    let listed = needed.into_iter().map(|one| {
+        let name = match one.source {
+            ImageSource::Own(name) => Some(name),
             ImageSource::Reference(_) => None,
         };
-        let probes = found.entry((name, images.resolve(line).ok())).or_default();
-        if !probes.iter().any(|known| known == probe) {
-            probes.push(probe.to_owned());
-        }
-    }
-    found
-        .into_iter()
-        .map(|((name, reference), probes)| Listed {
-            architectures: own
-                .images
-                .iter()
-                .find(|image| Some(&image.name) == name.as_ref())
+        let image = own
+            .images
+            .iter()
+            .find(|image| Some(&image.name) == name.as_ref());
+        Listed {
+            architectures: image
                 .map(|image| image.architectures.clone())
                 .unwrap_or_default(),
-            reference,
+            reference: one.reference,
             own: name,
-            probes,
-        })
-        .collect()
+            probes: one.probes,
+        }
+    });
+    listed.collect()
 }
 
 fn table(listed: &[Listed]) -> Table {
@@ -120,6 +185,90 @@ fn table(listed: &[Listed]) -> Table {
         ]);
     }
     table
+}
+
+/// How long what reads and writes may take to notice a signal and to remove what it began.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Ends work at a signal, so that what was begun is removed: what waits is dropped, what reads and writes gets an error.
+#[derive(Clone, Default)]
+struct Stop {
+    came: Arc<AtomicBool>,
+    told: Arc<Notify>,
+}
+
+impl Stop {
+    /// Does the work until a signal comes; then `left` says what is left of it.
+    ///
+    /// # Errors
+    /// Those of the work, or that it was stopped.
+    async fn around<T>(
+        left: &'static str,
+        work: impl AsyncFnOnce(Stop) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        let stop = Stop::default();
+        let mut signals = Signals::listen().environment("cannot listen to signals")?;
+        let raised = stop.clone();
+        let exit = tokio::spawn(async move {
+            signals.next().await;
+            raised.came.store(true, Ordering::Relaxed);
+            raised.told.notify_one();
+            signals.exit().unwrap_or(Exit::Interrupted)
+        });
+        let mut work = std::pin::pin!(work(stop.clone()));
+        let done = tokio::select! {
+            done = &mut work => Some(done),
+            () = stop.told.notified() => tokio::time::timeout(LINGER, work).await.ok(),
+        };
+        match done {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) if !stop.came.load(Ordering::Relaxed) => Err(error),
+            _ => {
+                let exit = exit.await.unwrap_or(Exit::Interrupted);
+                Err(CommandError::stopped(exit, left))
+            }
+        }
+    }
+
+    fn around_stream<S>(&self, inner: S) -> Stoppable<S> {
+        Stoppable {
+            inner,
+            came: self.came.clone(),
+        }
+    }
+}
+
+/// A file that gives up at a signal.
+struct Stoppable<S> {
+    inner: S,
+    came: Arc<AtomicBool>,
+}
+
+impl<S> Stoppable<S> {
+    fn look(&self) -> io::Result<()> {
+        if self.came.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped"));
+        }
+        Ok(())
+    }
+}
+
+impl<S: Read> Read for Stoppable<S> {
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        self.look()?;
+        self.inner.read(piece)
+    }
+}
+
+impl<S: Write> Write for Stoppable<S> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.look()?;
+        self.inner.write(piece)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +311,7 @@ mod tests {
             ("b", &tool),
             ("c", &echo),
         ];
-        let listed = listed(lines.into_iter(), &images, &own);
+        let listed = listed(needed(lines.into_iter(), &images, &own), &own);
         let told: Vec<(Option<&str>, Vec<&str>)> = listed
             .iter()
             .map(|one| {

@@ -120,6 +120,10 @@ fn dispatch(context: &Context, command: Command) -> CommandResult {
         Command::Plan(args) => plan::execute(context, &args),
         Command::List(args) => list::execute(context, &args),
         Command::Images(ImagesCommand::List(args)) => images::execute(context, &args),
+        Command::Images(ImagesCommand::Export(args)) => images::export::execute(context, &args),
+        Command::Images(ImagesCommand::Import(args)) => images::import::execute(context, &args),
+        Command::Images(ImagesCommand::Push(args)) => images::push::execute(context, &args),
+        Command::Images(ImagesCommand::Check(args)) => images::check::execute(context, &args),
         Command::Inspect(args) | Command::Probe(ProbeCommand::Inspect(args)) => {
             inspect::execute(context, &args)
         }

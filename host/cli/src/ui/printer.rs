@@ -28,6 +28,7 @@ pub(crate) struct Printer {
     out_paint: Paint,
     err_paint: Paint,
     interactive: bool,
+    out_terminal: bool,
     live: Option<MultiProgress>,
     streams: Arc<Mutex<Streams>>,
 }
@@ -58,6 +59,7 @@ impl Printer {
             out_paint: paint(out_terminal),
             err_paint: paint(err_terminal),
             interactive: err_terminal && std::io::stdin().is_terminal(),
+            out_terminal,
             live: live
                 .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10))),
             streams: Arc::new(Mutex::new(Streams {
@@ -76,6 +78,7 @@ impl Printer {
             out_paint: Paint::Never,
             err_paint: Paint::Never,
             interactive: false,
+            out_terminal: false,
             live: None,
             streams: Arc::new(Mutex::new(Streams {
                 out: Some(Box::new(captured.out.clone())),
@@ -124,6 +127,16 @@ impl Printer {
     pub(crate) fn json(&self, value: &impl serde::Serialize) -> Result<(), serde_json::Error> {
         self.data(&serde_json::to_string_pretty(value)?);
         Ok(())
+    }
+
+    /// Whether stdout is a terminal.
+    pub(crate) fn out_is_terminal(&self) -> bool {
+        self.out_terminal
+    }
+
+    /// stdout for data that is no text. Here a closed pipe is an error: half of such data is worth nothing.
+    pub(crate) fn raw_out(&self) -> RawOut {
+        RawOut(self.streams.clone())
     }
 
     /// A line about what is going on, on stderr; silent when quiet.
@@ -197,6 +210,24 @@ impl Printer {
             Some(live) => live.suspend(write),
             None => write(),
         }
+    }
+}
+
+/// stdout, byte by byte.
+pub(crate) struct RawOut(Arc<Mutex<Streams>>);
+
+impl Write for RawOut {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut streams.out {
+            Some(out) => out.write(bytes),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.out.as_mut().map_or(Ok(()), |out| out.flush())
     }
 }
 

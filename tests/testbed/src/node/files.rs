@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::RuntimeHandler;
 use super::net::Net;
+use super::{REGISTRIES, RuntimeHandler};
 
 /// Everything that the files depend on.
 pub(crate) struct Plan<'a> {
@@ -108,6 +108,8 @@ address = {ttrpc}
 snapshotter = 'overlayfs'
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{PAUSE}'
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = {registries}
 [plugins.'io.containerd.cri.v1.runtime']
 netns_mounts_under_state_dir = true
 restrict_oom_score_adj = true
@@ -126,6 +128,7 @@ default_runtime_name = 'runc'
             state = quoted(&self.at("run/containerd")),
             socket = quoted(&self.at("run/containerd.sock")),
             ttrpc = quoted(&self.at("run/containerd.sock.ttrpc")),
+            registries = quoted(&self.at(REGISTRIES)),
             cdi = quoted(&self.at("cdi")),
             cni = quoted(&self.cni.display().to_string()),
             conf = quoted(&self.at("cni")),

@@ -47,6 +47,9 @@ const NAMES: [&str; 8] = [
 /// Most real nodes of one laboratory; each has a /24 of the pod network.
 pub(crate) const MOST: u8 = 8;
 
+/// Folder of a node, below which containerd finds how a registry is spoken to: `<host>/hosts.toml`, read at every pull.
+pub(crate) const REGISTRIES: &str = "registries";
+
 /// The programs that a node's first process starts.
 pub const NODE_PROGRAMS: [&str; 4] = ["containerd", "kubelet", "kube-proxy", "coredns"];
 
