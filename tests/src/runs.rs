@@ -123,12 +123,20 @@ pub async fn run_with_images(
 /// # Errors
 /// They cannot be built.
 pub fn own_images(say: impl Fn(&str) + Sync) -> Result<Images> {
+    own_images_at(say, Placement::default())
+}
+
+/// As [`own_images`], where the operator says.
+///
+/// # Errors
+/// They cannot be built.
+pub fn own_images_at(say: impl Fn(&str) + Sync, placement: Placement) -> Result<Images> {
     let built = karat_testbed::images::build(say)?.images;
     let digests = built.into_iter().filter_map(|image| {
         let name = image.name.rsplit('/').next()?.split(':').next()?;
         Some((name.to_owned(), image.digest.clone()))
     });
-    Ok(Images::new(&digests.collect(), Placement::default()))
+    Ok(Images::new(&digests.collect(), placement))
 }
 
 /// As [`run_set()`], with images of the program.

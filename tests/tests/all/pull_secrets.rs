@@ -4,28 +4,33 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use karat_engine::images::{Images, Placement, PullSecretName};
-use karat_engine::model::Reach;
+use karat_engine::model::{Reach, Reason, Verdict};
 use karat_engine::recording::format::{Access, Failure, Reply};
-use karat_testbed::ControlPlane;
-use karat_tests::guests::Guest;
-use karat_tests::{folders, runs, state};
+use karat_testbed::{ControlPlane, Registry, can_run_nodes, not_run};
+use karat_tests::guests::{Guest, built};
+use karat_tests::{folders, program, runs, state};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use tokio::process::Command;
 
 const PROBE: &str = "puller";
+const USER: &str = "robot";
 const PASSWORD: &str = "plain words for a registry";
 const IMAGE: &str = "registry.example/private@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Answers in full, so that the test can read what the server stored.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: RequestResponse\n";
 
-fn images(names: &[&str]) -> Images {
+fn placement(names: &[&str]) -> Placement {
     let pull_secrets = names.iter().filter_map(|name| PullSecretName::parse(name));
-    let placement = Placement {
+    Placement {
         pull_secrets: pull_secrets.collect(),
         ..Placement::default()
-    };
-    Images::new(&BTreeMap::new(), placement)
+    }
+}
+
+fn images(names: &[&str]) -> Images {
+    Images::new(&BTreeMap::new(), placement(names))
 }
 
 /// A probe that makes a pod, looks at all that could tell of its pull secret, and tries to get at it.
@@ -57,9 +62,10 @@ fn guest() -> Guest {
         .permit("", &["secrets"], &["get"], "registries")
 }
 
-async fn registries(lab: &ControlPlane) -> Result<String> {
-    let auth = STANDARD.encode(format!("robot:{PASSWORD}"));
-    let login = json!({"auths": {"registry.example": {"username": "robot", "password": PASSWORD, "auth": auth}}});
+/// The Secret of an operator for this registry, and what it holds.
+async fn registries(lab: &ControlPlane, host: &str) -> Result<String> {
+    let auth = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let login = json!({"auths": {host: {"username": USER, "password": PASSWORD, "auth": auth}}});
     let data = STANDARD.encode(login.to_string());
     let things = [
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "registries"}}),
@@ -79,7 +85,7 @@ async fn registries(lab: &ControlPlane) -> Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_secret_reaches_the_pods_of_a_probe_and_nothing_else() -> Result<()> {
     let lab = ControlPlane::builder().audit_policy(AUDIT).start().await?;
-    let data = registries(&lab).await?;
+    let data = registries(&lab, "registry.example").await?;
     let client = lab.client().await?;
     let before = state::of(&client).await?;
     let run = runs::run_with_images(
@@ -144,7 +150,7 @@ async fn a_pull_secret_reaches_the_pods_of_a_probe_and_nothing_else() -> Result<
     assert!(matches!(of("get", "secrets")?, Err(Failure::Refused(_))));
 
     // No file of the run holds the name, the password, or the data.
-    let auth = STANDARD.encode(format!("robot:{PASSWORD}"));
+    let auth = STANDARD.encode(format!("{USER}:{PASSWORD}"));
     for (file, bytes) in folders::files(&run.folder())? {
         let text = String::from_utf8_lossy(&bytes);
         for secret in [name, PASSWORD, &data, &auth, &STANDARD.encode(PASSWORD)] {
@@ -157,7 +163,7 @@ async fn a_pull_secret_reaches_the_pods_of_a_probe_and_nothing_else() -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_secret_that_is_none_stops_a_run_before_it_makes_anything() -> Result<()> {
     let lab = ControlPlane::builder().start().await?;
-    registries(&lab).await?;
+    registries(&lab, "registry.example").await?;
     let client = lab.client().await?;
     let before = state::of(&client).await?;
     for (name, told) in [
@@ -183,5 +189,78 @@ async fn a_pull_secret_that_is_none_stops_a_run_before_it_makes_anything() -> Re
     }
     let lines = state::differences(&before, &state::of(&client).await?);
     ensure!(lines.is_empty(), "{}", lines.join("\n"));
+    Ok(())
+}
+
+/// Needs a kubelet and a container runtime: a registry that lets nobody in, a real probe, and the words of the kubelet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_node_pulls_from_a_private_registry_with_it_and_not_without() -> Result<()> {
+    const NAME: &str =
+        "pull_secrets::a_real_node_pulls_from_a_private_registry_with_it_and_not_without";
+    for can in [Registry::can_run().map(|_| ()), can_run_nodes()] {
+        if let Err(why) = can {
+            not_run(NAME, &why);
+            return Ok(());
+        }
+    }
+    let lab = ControlPlane::builder().real_nodes(1).start().await?;
+    let node = lab.real_nodes().first().context("a node")?;
+    let url = lab.url();
+    let address = url.trim_start_matches("https://").split(':').next();
+    let address = address.context("an address")?.parse()?;
+    let registry = Registry::start_at(address, Some((USER, PASSWORD)))?;
+    registry.trusted_by(node)?;
+    registries(&lab, &registry.host()).await?;
+
+    let folder = tempfile::tempdir()?;
+    registry.write_login(folder.path(), USER, PASSWORD)?;
+    let config = format!("[images]\npushed-to = \"{}/karat\"\n", registry.host());
+    std::fs::write(folder.path().join("karat.toml"), config)?;
+    let push = Command::new(program::karat()?)
+        .args(["images", "push", "--config", "karat.toml", "--plain-http"])
+        .arg(registry.host())
+        .env("DOCKER_CONFIG", folder.path())
+        .current_dir(folder.path())
+        .output()
+        .await?;
+    ensure!(
+        push.status.success(),
+        "{}",
+        String::from_utf8_lossy(&push.stderr)
+    );
+
+    let mut verdicts = Vec::new();
+    for names in [&[][..], &["registries/pull"]] {
+        let placement = Placement {
+            pushed_to: Some(format!("{}/karat", registry.host())),
+            ..placement(names)
+        };
+        let run = runs::run_with_images(
+            &lab.kubeconfig(),
+            vec![built("probe-inplace-pod-resize")?],
+            Reach::Sandbox,
+            BTreeMap::new(),
+            runs::own_images_at(|_| {}, placement)?,
+        )
+        .await?;
+        let judgement = &run.attempt("inplace-pod-resize").judgement;
+        verdicts.push((
+            judgement.verdict,
+            judgement.reason,
+            judgement.explanation.clone(),
+        ));
+        for (file, bytes) in folders::files(&run.folder())? {
+            let text = String::from_utf8_lossy(&bytes);
+            ensure!(!text.contains(PASSWORD), "{}", file.display());
+        }
+    }
+    let [without, with] = &verdicts[..] else {
+        anyhow::bail!("{verdicts:?}");
+    };
+    ensure!(
+        without.0 == Some(Verdict::Unknown) && without.1 == Some(Reason::ImageUnavailable),
+        "{without:?}"
+    );
+    ensure!(with.0 == Some(Verdict::Pass), "{with:?}");
     Ok(())
 }
