@@ -376,7 +376,7 @@ pub(crate) struct ImagesPlanArgs {
     /// File that says where images come from, section `[images]` of `karat.toml`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Probe id or requirement id; repeatable [default: all]
+    /// Probe id or requirement id whose images are meant; repeatable [default: all, and what else the program brings]
     #[arg(long = "probe", value_name = "ID", help_heading = "Probes")]
     pub(crate) probes: Vec<String>,
     #[command(flatten)]

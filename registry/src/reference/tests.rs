@@ -171,3 +171,44 @@ fn malformed_references_are_refused() {
             .contains("longer than 1024")
     );
 }
+
+#[test]
+fn images_are_named_as_everywhere() {
+    let digest = format!("@sha256:{}", "ab".repeat(32));
+    for (text, name, host) in [
+        (
+            "busybox",
+            "docker.io/library/busybox",
+            "registry-1.docker.io",
+        ),
+        ("team/app:1", "docker.io/team/app:1", "registry-1.docker.io"),
+        (
+            "docker.io/busybox",
+            "docker.io/library/busybox",
+            "registry-1.docker.io",
+        ),
+        (
+            "registry.k8s.io/pause",
+            "registry.k8s.io/pause",
+            "registry.k8s.io",
+        ),
+        ("localhost/x", "localhost/x", "localhost"),
+        ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b", "127.0.0.1:5000"),
+        ("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000"),
+    ] {
+        let image = RegistryReference::image(&format!("{text}{digest}")).unwrap();
+        assert_eq!(image.name(), format!("{name}{digest}"), "{text}");
+        assert_eq!(image.host(), host, "{text}");
+    }
+    for text in [
+        "",
+        "/",
+        "a.b/",
+        "user@r.example/x",
+        "r.example/X",
+        "r.example/../x",
+        "a b/c",
+    ] {
+        assert!(RegistryReference::image(text).is_err(), "{text}");
+    }
+}

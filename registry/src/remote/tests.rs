@@ -385,3 +385,52 @@ fn only_loopback_addresses_are_asked_in_plain_http() {
         assert_eq!(is_loopback(&Url::parse(text).unwrap()), loopback, "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_certificate_must_hold() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let good = manifest(b"{}");
+    let digest = Digest::of(&good);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, good) = (acceptor.clone(), good.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let serve = service_fn(move |_: hyper::Request<Incoming>| {
+                    let given = document(MANIFEST_MEDIA_TYPE, &good);
+                    async move { Ok::<_, Infallible>(given) }
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), serve).await;
+            });
+        }
+    });
+    let image = RegistryReference::image(&format!("{address}/x@{digest}")).unwrap();
+    // Not even a loopback address is asked in plain HTTP because its certificate does not hold.
+    let error = remote(None).contents(&image).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let trusting = Remote::new(Settings {
+        roots,
+        plain_http: BTreeSet::new(),
+        logins: Arc::new(Logs(None)),
+    })
+    .unwrap();
+    trusting.contents(&image).await.unwrap();
+}

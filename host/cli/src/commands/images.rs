@@ -63,7 +63,9 @@ impl Needs {
                 let lines = probe.manifest.images.iter();
                 lines.map(move |line| (id.as_str(), line))
             });
-        let all = needed(lines, &images, &own);
+        let mut all = needed(lines, &images, &own);
+        // Who names probes wants no more than those need.
+        all.retain(|one| args.probes.is_empty() || !one.probes.is_empty());
         Ok(Needs { own, all })
     }
 }
@@ -75,38 +77,35 @@ fn needed<'a>(
     images: &Images,
     own: &OwnImages,
 ) -> Vec<Needed> {
-    let mut found: BTreeMap<(Option<String>, Option<String>), (ImageSource, Vec<String>)> =
-        BTreeMap::new();
+    let mut found: BTreeMap<(Option<String>, Option<String>), Needed> = BTreeMap::new();
+    let mut add = |line: &ImageLine, probe: Option<&str>| {
+        let name = match &line.source {
+            ImageSource::Own(name) => Some(name.clone()),
+            ImageSource::Reference(_) => None,
+        };
+        let reference = images.resolve(line).ok();
+        let one = found
+            .entry((name, reference.clone()))
+            .or_insert_with(|| Needed {
+                source: line.source.clone(),
+                reference,
+                probes: Vec::new(),
+            });
+        if let Some(probe) = probe.filter(|probe| one.probes.iter().all(|known| known != probe)) {
+            one.probes.push(probe.to_owned());
+        }
+    };
     for image in &own.images {
         let line = ImageLine {
             name: image.name.clone(),
             source: ImageSource::Own(image.name.clone()),
         };
-        found.insert(
-            (Some(image.name.clone()), images.resolve(&line).ok()),
-            (line.source, Vec::new()),
-        );
+        add(&line, None);
     }
     for (probe, line) in lines {
-        let name = match &line.source {
-            ImageSource::Own(name) => Some(name.clone()),
-            ImageSource::Reference(_) => None,
-        };
-        let (_, probes) = found
-            .entry((name, images.resolve(line).ok()))
-            .or_insert_with(|| (line.source.clone(), Vec::new()));
-        if !probes.iter().any(|known| known == probe) {
-            probes.push(probe.to_owned());
-        }
+        add(line, Some(probe));
     }
-    found
-        .into_iter()
-        .map(|((_, reference), (source, probes))| Needed {
-            source,
-            reference,
-            probes,
-        })
-        .collect()
+    found.into_values().collect()
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -147,8 +147,15 @@ async fn items(
     let mut all: BTreeMap<String, Item> = BTreeMap::new();
     if let Some(layout) = own {
         let images = layout.named_images();
+        let needed: BTreeSet<String> = needs
+            .all
+            .iter()
+            .filter(|one| matches!(one.source, ImageSource::Own(_)))
+            .filter_map(|one| Some(place(one.reference.as_ref()?).ok()?.digest?.to_string()))
+            .collect();
         for image in images.usage("cannot read the images of this program")? {
-            if image.names.iter().any(|name| is_own(name)) {
+            let is_needed = needed.contains(&image.contents.root.digest.to_string());
+            if is_needed && image.names.iter().any(|name| is_own(name)) {
                 let from = From::Own;
                 all.insert(image.contents.root.digest.to_string(), Item { image, from });
             }
