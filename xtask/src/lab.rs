@@ -75,7 +75,7 @@ pub(crate) struct UpArgs {
     /// How many real nodes, with `--lab node`
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     real_nodes: u8,
-    /// Program beside the cluster: kueue, jobset, lws, trainer, agent-sandbox; with `--lab node` also dra-driver, prometheus, metrics-adapter; repeatable
+    /// Program beside the cluster: kueue, jobset, lws, trainer, agent-sandbox; with `--lab node` also dra-driver, device-plugin, prometheus, metrics-adapter; repeatable
     #[arg(long = "with", value_name = "NAME", value_parser = add_on)]
     with: Vec<AddOn>,
     /// Served versions of resource.k8s.io

@@ -127,6 +127,20 @@ pub(crate) static DRA_DRIVER: ModuleSet = ModuleSet {
     patches: &[],
 };
 
+/// The same module again; the plugin is ours, on the kubelet's own definitions.
+pub(crate) static DEVICE_PLUGIN: ModuleSet = ModuleSet {
+    name: "device-plugin",
+    go_mod: K137.go_mod,
+    go_sum: K137.go_sum,
+    ldflags: "-s -w",
+    programs: &[("device-plugin", "./deviceplugin")],
+    sources: &[(
+        "deviceplugin/main.go",
+        include_str!("../gomods/k137/deviceplugin/main.go"),
+    )],
+    patches: &[],
+};
+
 pub(crate) static TOOLS: ModuleSet = ModuleSet {
     name: "tools",
     go_mod: include_str!("../gomods/tools/go.mod"),
@@ -300,12 +314,13 @@ pub(crate) static AGENT_SANDBOX: ModuleSet = ModuleSet {
 };
 
 /// All sets that do not belong to one version of Kubernetes.
-pub(crate) const SETS: [&ModuleSet; 10] = [
+pub(crate) const SETS: [&ModuleSet; 11] = [
     &TOOLS,
     &CONTAINERD,
     &DNS,
     &GVISOR,
     &DRA_DRIVER,
+    &DEVICE_PLUGIN,
     &PROMETHEUS,
     &METRICS_ADAPTER,
     &OPERATORS,
