@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, ensure};
 use karat_testbed::{
     AdapterSettings, AddOn, Component, ControlPlane, DevicePluginSettings, DraApi,
-    KubernetesVersion, NODE_PROGRAMS, PrometheusSettings, RuntimeHandler, can_run_nodes, gvisor_need, images, resume_process,
+    KubernetesVersion, NODE_PROGRAMS, PrometheusSettings, RuntimeHandler, can_run_nodes,
+    gvisor_need, images, resume_process,
 };
 
 use crate::data::{Dra, HandlerData, LabData, Runs};

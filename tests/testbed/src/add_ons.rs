@@ -2,15 +2,17 @@
 //! or in pods where something must reach them; all end with the laboratory. Those that need no kubelet run in a laboratory
 //! without real nodes too.
 //!
-//! Here are the list of them and the DRA driver; [`device_plugin`] is the other one that gives out devices, [`controllers`] runs
-//! operators with their webhooks. What runs in pods is in [`crate::node`].
+//! Here are the list of them and the DRA driver; [`device_plugin`] is the other one that gives out devices, [`metrics_server`] and
+//! [`gateway`] stand for themselves, [`controllers`] runs operators with their webhooks. What else runs in pods is in [`crate::node`].
 
 mod agent_sandbox;
 pub(crate) mod controllers;
 pub(crate) mod device_plugin;
+pub(crate) mod gateway;
 mod jobset;
 mod kueue;
 mod leader_worker_set;
+mod metrics_server;
 mod trainer;
 
 use std::os::unix::fs::FileTypeExt as _;
@@ -36,6 +38,10 @@ pub enum AddOn {
     DraDriver,
     /// A device plugin with the same devices on each real node, as the extended resource `karat.local/test-device`.
     DevicePlugin,
+    /// metrics-server, which gives what nodes and pods use as `metrics.k8s.io`, about twenty seconds after it was started.
+    MetricsServer,
+    /// The kinds of Gateway API and of its inference extension, with the endpoint picker of one InferencePool in a pod; no gateway.
+    Gateway,
     /// A Prometheus in a pod, which fetches pods that ask for it by annotation: Service `prometheus` in `monitoring`, port 9090.
     Prometheus,
     /// An adapter that serves what this Prometheus has of pods as `custom.metrics.k8s.io`; Prometheus comes with it.
@@ -54,9 +60,11 @@ pub enum AddOn {
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::DraDriver,
         Self::DevicePlugin,
+        Self::MetricsServer,
+        Self::Gateway,
         Self::Prometheus,
         Self::MetricsAdapter,
         Self::Kueue,
@@ -72,6 +80,8 @@ impl AddOn {
         match self {
             Self::DraDriver => "dra-driver",
             Self::DevicePlugin => "device-plugin",
+            Self::MetricsServer => "metrics-server",
+            Self::Gateway => "gateway",
             Self::Prometheus => "prometheus",
             Self::MetricsAdapter => "metrics-adapter",
             Self::Kueue => "kueue",
@@ -82,11 +92,23 @@ impl AddOn {
         }
     }
 
+    /// Whether it is built with the programs of real nodes, which it serves, because that takes little longer. Who asks for another one
+    /// waits for its build the first time.
+    #[must_use]
+    pub const fn comes_with_nodes(self) -> bool {
+        self.needs_real_nodes() && !matches!(self, Self::MetricsServer | Self::Gateway)
+    }
+
     /// Whether it serves real nodes and nothing else.
     #[must_use]
     pub const fn needs_real_nodes(self) -> bool {
         match self {
-            Self::DraDriver | Self::DevicePlugin | Self::Prometheus | Self::MetricsAdapter => true,
+            Self::DraDriver
+            | Self::DevicePlugin
+            | Self::MetricsServer
+            | Self::Gateway
+            | Self::Prometheus
+            | Self::MetricsAdapter => true,
             Self::Kueue
             | Self::JobSet
             | Self::LeaderWorkerSet
@@ -127,6 +149,12 @@ impl ControlPlane {
         }
         if self.config.add_ons.contains(&AddOn::DevicePlugin) {
             self.start_device_plugins().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::MetricsServer) {
+            self.start_metrics_server().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::Gateway) {
+            self.start_gateway().await?;
         }
         if self.config.add_ons.contains(&AddOn::Prometheus) {
             self.start_prometheus().await?;
@@ -229,14 +257,15 @@ impl ControlPlane {
         Ok(devices)
     }
 
-    /// Fails if a driver or a device plugin that was started has ended.
+    /// Fails if a program on the host that was started has ended.
     pub(crate) fn check_add_ons(&self, during: &str) -> Result<()> {
         self.check_controllers(during)?;
         let drivers = self
             .real_nodes()
             .iter()
             .map(|node| (driver(node), self.driver_log(node)));
-        for (name, log) in drivers.chain(self.device_plugins()) {
+        let metrics_server = (AddOn::MetricsServer.name(), self.metrics_server_log());
+        for (name, log) in drivers.chain(self.device_plugins()).chain([metrics_server]) {
             if let Fate::Ended(status) = self.supervisor.fate(name)? {
                 return Err(TestbedError::Exited {
                     component: name.to_owned(),

@@ -313,8 +313,36 @@ pub(crate) static AGENT_SANDBOX: ModuleSet = ModuleSet {
     }],
 };
 
+/// A module of its own, on the Kubernetes library that the nodes have.
+pub(crate) static METRICS_SERVER: ModuleSet = ModuleSet {
+    name: "metrics-server",
+    go_mod: include_str!("../gomods/metricsserver/go.mod"),
+    go_sum: include_str!("../gomods/metricsserver/go.sum"),
+    ldflags: "-s -w",
+    programs: &[(
+        "metrics-server",
+        "sigs.k8s.io/metrics-server/cmd/metrics-server",
+    )],
+    sources: &[],
+    patches: &[],
+};
+
+/// The endpoint picker of the inference extension, in the module whose definitions it needs.
+pub(crate) static GATEWAY: ModuleSet = ModuleSet {
+    name: "gateway",
+    go_mod: include_str!("../gomods/gateway/go.mod"),
+    go_sum: include_str!("../gomods/gateway/go.sum"),
+    ldflags: "-s -w",
+    programs: &[(
+        "gateway",
+        "sigs.k8s.io/gateway-api-inference-extension/cmd/epp",
+    )],
+    sources: &[],
+    patches: &[],
+};
+
 /// All sets that do not belong to one version of Kubernetes.
-pub(crate) const SETS: [&ModuleSet; 11] = [
+pub(crate) const SETS: [&ModuleSet; 13] = [
     &TOOLS,
     &CONTAINERD,
     &DNS,
@@ -326,6 +354,8 @@ pub(crate) const SETS: [&ModuleSet; 11] = [
     &OPERATORS,
     &KUEUE,
     &AGENT_SANDBOX,
+    &METRICS_SERVER,
+    &GATEWAY,
 ];
 
 #[cfg(test)]

@@ -59,7 +59,9 @@ impl DevicePluginSettings {
     /// The extended resource.
     #[must_use]
     pub fn resource(&self) -> &str {
-        self.resource.as_deref().unwrap_or("karat.local/test-device")
+        self.resource
+            .as_deref()
+            .unwrap_or("karat.local/test-device")
     }
 
     fn flags(&self) -> Vec<String> {

@@ -7,7 +7,7 @@
 //! It refuses to run without root, to route anything out of the machine, and to pull an image.
 
 pub(crate) mod files;
-mod in_pod;
+pub(crate) mod in_pod;
 mod metrics_adapter;
 pub(crate) mod needs;
 pub(crate) mod net;

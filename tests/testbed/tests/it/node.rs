@@ -475,7 +475,9 @@ async fn a_unit_of_a_device_plugin_is_one_device_also_after_the_kubelet_began_an
         holder("second"),
         nobody("nobody"),
     ];
-    lab.apply_yaml("devices", &yaml.join("---\n")).await.unwrap();
+    lab.apply_yaml("devices", &yaml.join("---\n"))
+        .await
+        .unwrap();
     // Pods run as a user whom not every device lets in; what is asked is which file is there.
     let absent = async |name: &str| {
         let log = log_of(&lab, name, "karat-dev-1").await.unwrap();
@@ -493,12 +495,13 @@ async fn a_unit_of_a_device_plugin_is_one_device_also_after_the_kubelet_began_an
     };
     assert_eq!(listed(), Ok(1));
     node.restart("kubelet").unwrap();
-    lab.wait_until("the new kubelet knows the devices", async || {
-        match listed()? {
+    lab.wait_until(
+        "the new kubelet knows the devices",
+        async || match listed()? {
             1 => Err("not yet".to_owned()),
             _ => Ok(()),
-        }
-    })
+        },
+    )
     .await
     .unwrap();
     lab.apply_yaml("third", &holder("third")).await.unwrap();
