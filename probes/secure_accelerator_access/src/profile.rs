@@ -94,10 +94,7 @@ impl Profile {
             None => resource == *name,
         };
         let mut rows = ROWS.iter();
-        Profile::of(
-            rows.find(|row| row.resources.iter().any(|name| named(&name))),
-            setting,
-        )
+        Profile::of(rows.find(|row| row.resources.iter().any(named)), setting)
     }
 
     fn of(row: Option<&Row>, setting: &str) -> Option<Profile> {
