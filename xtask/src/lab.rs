@@ -75,7 +75,7 @@ pub(crate) struct UpArgs {
     /// How many real nodes, with `--lab node`
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=8))]
     real_nodes: u8,
-    /// Program beside the cluster: kueue, jobset, lws, trainer, agent-sandbox; with `--lab node` also dra-driver, prometheus, metrics-adapter; repeatable
+    /// Program beside the cluster: kueue, jobset, lws, trainer, agent-sandbox; with `--lab node` also dra-driver, device-plugin, metrics-server, gateway, prometheus, metrics-adapter; repeatable
     #[arg(long = "with", value_name = "NAME", value_parser = add_on)]
     with: Vec<AddOn>,
     /// Served versions of resource.k8s.io
@@ -237,11 +237,12 @@ pub(crate) fn prepare_add_ons(add_ons: &[AddOn]) -> Result<()> {
     })
 }
 
-/// Those that run in every laboratory, which tests and tables start.
+/// Those that tests and tables start and that do not come with the nodes.
 pub(crate) fn prepare_operators() -> Result<()> {
-    let add_ons = AddOn::ALL.into_iter();
-    let operators: Vec<AddOn> = add_ons.filter(|a| !a.needs_real_nodes()).collect();
-    prepare_add_ons(&operators)
+    let nodes = can_run_nodes().is_ok();
+    let add_ons = AddOn::ALL.into_iter().filter(|a| !a.comes_with_nodes());
+    let wanted: Vec<AddOn> = add_ons.filter(|a| nodes || !a.needs_real_nodes()).collect();
+    prepare_add_ons(&wanted)
 }
 
 /// `cargo xtask images`.

@@ -6,12 +6,14 @@ use crate::pods::{FIRST, Pods, SECOND};
 use crate::sight::{self, Device};
 use karat_sdk::kube::Object;
 use karat_sdk::pods::Script;
-use karat_sdk::{Answer, Case, Conclusion, Error, Query, Reason, Result, run};
+use karat_sdk::{Answer, Case, Conclusion, Error, Query, Reason, Result};
+
+/// Who has nothing to do with devices.
+const NOBODY: &str = "a container that asked for no device";
 
 /// The first container and its device.
 pub(crate) struct Holder {
     pod: Object,
-    pub(crate) template: String,
     pub(crate) device: Device,
 }
 
@@ -21,9 +23,8 @@ pub(crate) fn authorised(
     pods: &Pods<'_>,
     holder: &mut Option<Holder>,
 ) -> Result<Conclusion> {
-    let template = run::name("device");
-    pods.create_template(&template)?;
-    let made = pods.tenant("holder", &template, None)?;
+    pods.prepare()?;
+    let made = pods.tenant("holder", &pods.place.first, None)?;
     let pod = match pods.started(&made)? {
         Ok(pod) => pod,
         Err(conclusion) => return Ok(conclusion),
@@ -75,7 +76,6 @@ pub(crate) fn authorised(
     *holder = Some(Holder {
         device: device.clone(),
         pod,
-        template,
     });
     Ok(Conclusion::Pass)
 }
@@ -87,7 +87,7 @@ impl Holder {
         self.has_none(case, pods, &script, "the second container")
     }
 
-    /// A pod without a claim.
+    /// A pod that asks for no device.
     pub(crate) fn stranger(&self, pods: &Pods<'_>, prefix: &str) -> Result<crate::pods::Started> {
         let made = pods.stranger(prefix, &self.device)?;
         pods.started(&made)
@@ -101,7 +101,7 @@ impl Holder {
         stranger: &Object,
     ) -> Result<Conclusion> {
         let script = pods.told(stranger, FIRST)?;
-        let said = self.has_none(case, pods, &script, "a container without a claim")?;
+        let said = self.has_none(case, pods, &script, NOBODY)?;
         if !said.is_pass() {
             return Ok(said);
         }
@@ -110,7 +110,7 @@ impl Holder {
         case.observe(&format!("opening {path}"), answer);
         Ok(match Came::of(answer) {
             Came::Absent | Came::Refused => Conclusion::Pass,
-            Came::Through => Conclusion::fail(format!("a container without a claim opens {path}")),
+            Came::Through => Conclusion::fail(format!("{NOBODY} opens {path}")),
             Came::Open(doubt) => doubtful(path, answer, doubt),
         })
     }
@@ -126,7 +126,7 @@ impl Holder {
         if !pods.holds_on(case, &self.pod)? {
             return Ok(holder_gone());
         }
-        Ok(self.refused_what_it_made(case, &script, "a container without a claim"))
+        Ok(self.refused_what_it_made(case, &script, NOBODY))
     }
 
     fn refused_what_it_made(&self, case: &Case, script: &Script, who: &str) -> Conclusion {
@@ -178,20 +178,27 @@ impl Holder {
         Ok(Conclusion::Pass)
     }
 
-    /// A second container with a device has another one. Gives the pod, as far as there is one.
+    /// A second container with a device has another one, as far as units are not declared to share. Gives the pod, as far as there is one.
     pub(crate) fn tenants(
         &self,
         case: &Case,
         pods: &Pods<'_>,
         second: &mut Option<Object>,
     ) -> Result<Conclusion> {
-        if pods.place.free < 2 {
+        let place = pods.place;
+        let Some(ask) = &place.second else {
             return Ok(Conclusion::unknown(
                 Reason::InsufficientCapacity,
                 "the node has one free device, and this takes two",
             ));
+        };
+        if let Some(why) = place.shared {
+            case.observe("shared", why);
         }
-        let made = pods.tenant("tenant", &self.template, Some(&self.device))?;
+        if *ask != place.first {
+            case.observe("asked for by the second", ask);
+        }
+        let made = pods.tenant("tenant", ask, Some(&self.device))?;
         let pod = match pods.started(&made)? {
             Ok(pod) => pod,
             Err(conclusion) => return Ok(conclusion),
@@ -207,7 +214,8 @@ impl Holder {
         if !pods.holds_on(case, &self.pod)? {
             return Ok(holder_gone());
         }
-        let (mine, theirs) = (pods.allocated(&self.pod)?, pods.allocated(&pod)?);
+        let mine = pods.allocated(&self.pod, &place.first)?;
+        let theirs = pods.allocated(&pod, ask)?;
         case.observe("allocated to the first", mine.join(", "));
         case.observe("allocated to the second", theirs.join(", "));
         if let Some(both) = mine.iter().find(|device| theirs.contains(device)) {
@@ -215,29 +223,33 @@ impl Holder {
                 "{both} was allocated to both containers"
             )));
         }
-        if devices
-            .iter()
-            .any(|other| other.number == self.device.number)
-        {
+        let number = &self.device.number;
+        let same = devices.iter().any(|other| other.number == *number);
+        if same && place.shared.is_none() {
             return Ok(Conclusion::fail(format!(
-                "two devices were allocated, and both containers have device {}",
-                self.device.number
+                "two devices were allocated, and both containers have device {number}"
             )));
         }
-        let [_] = devices.as_slice() else {
-            return Ok(if devices.is_empty() {
-                not_told("of a device of its own")
-            } else {
-                Conclusion::fail(format!(
-                    "the second container was allocated one device and has {}",
-                    devices.len()
-                ))
-            });
-        };
+        let (has, asked) = (devices.len(), ask.count());
+        if has > asked {
+            let was = if asked == 1 { "one device" } else { "fewer" };
+            return Ok(Conclusion::fail(format!(
+                "the second container was allocated {was} and has {has}"
+            )));
+        }
+        if has < asked {
+            return Ok(not_told(
+                "of a device of its own for each that it was allocated",
+            ));
+        }
+        // Units that are one device are told apart by their driver, if at all, and not by files.
+        if same {
+            return Ok(Conclusion::Pass);
+        }
         Ok(self.refused_what_it_made(case, &script, "the second container"))
     }
 
-    /// When the second is gone, somebody without a claim still has nothing.
+    /// When the second is gone, somebody who asks for none still has nothing.
     pub(crate) fn afterwards(
         &self,
         case: &Case,

@@ -1,11 +1,11 @@
 //! The pods: all on the node of the lease, all as root, so that what is refused is refused by the kernel's device cgroup and not by
 //! the mode of a file.
 
-use crate::inventory::Place;
+use crate::inventory::{Ask, Place};
 use crate::manifest::{images, settings};
 use crate::profile::VARIABLES;
 use crate::sight::{Device, looking, trying};
-use karat_sdk::build::{ClaimSpec, PodBuilder, claim_template};
+use karat_sdk::build::{ClaimSpec, DraVersion, PodBuilder, claim_template};
 use karat_sdk::kube::{Object, wait_for};
 use karat_sdk::pods::{Logs, Script};
 use karat_sdk::{Case, Conclusion, Reason, Result, Target, Value, inventory, json, run};
@@ -17,6 +17,8 @@ const PROGRAM: &str = "/bin/tool";
 pub(crate) const FIRST: &str = "tool";
 /// The one beside it.
 pub(crate) const SECOND: &str = "second";
+/// The template of claims.
+const TEMPLATE: &str = "device";
 /// How long a container may take to tell everything once its pod has started.
 const LOG_WAIT: Duration = Duration::from_secs(60);
 
@@ -34,18 +36,25 @@ impl Pods<'_> {
         Target::new("v1", "pods").in_namespace(&self.namespace)
     }
 
-    fn claims(&self, resource: &str) -> Target {
-        let version = self.place.version.api_version();
-        Target::new(&version, resource).in_namespace(&self.namespace)
+    fn claims(&self, version: DraVersion, resource: &str) -> Target {
+        Target::new(&version.api_version(), resource).in_namespace(&self.namespace)
     }
 
-    /// A template of claims for one device of the driver, whichever of the node is free.
-    pub(crate) fn create_template(&self, name: &str) -> Result<Object> {
-        let place = self.place;
-        let spec =
-            ClaimSpec::new(&place.class).cel(&format!("device.driver == \"{}\"", place.driver));
-        self.claims("resourceclaimtemplates")
-            .create(&claim_template(place.version, name, &spec))
+    /// What the first container needs before it can ask: a template of claims for one device of the driver, whichever of the node is
+    /// free.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let Ask::Claim {
+            version,
+            driver,
+            class,
+        } = &self.place.first
+        else {
+            return Ok(());
+        };
+        let spec = ClaimSpec::new(class).cel(&format!("device.driver == \"{driver}\""));
+        self.claims(*version, "resourceclaimtemplates")
+            .create(&claim_template(*version, &run::name(TEMPLATE), &spec))
+            .map(drop)
     }
 
     fn pod(&self, name: &str, words: &[String]) -> Result<PodBuilder> {
@@ -55,12 +64,12 @@ impl Pods<'_> {
         Ok(pod.as_root().tolerate(taints))
     }
 
-    /// A pod with a device, which looks, tries `foreign`, and goes on so that it keeps its device. A container without the claim is
-    /// beside it.
+    /// A pod with a device, which looks, tries `foreign`, and goes on so that it keeps its device. A container that asks for none
+    /// is beside it.
     pub(crate) fn tenant(
         &self,
         prefix: &str,
-        template: &str,
+        ask: &Ask,
         foreign: Option<&Device>,
     ) -> Result<Object> {
         let mut words: Vec<String> = [PROGRAM, "beside", "karat-tenant", "8099", "8080"]
@@ -69,12 +78,17 @@ impl Pods<'_> {
         words.extend(looking(&self.place.profile));
         words.extend(foreign.map(trying).unwrap_or_default());
         let pod = self.pod(&run::name(prefix), &words)?;
-        let mut pod = pod.claim_template(template).pin(&self.place.node).build();
+        let pod = match ask {
+            Ask::Claim { .. } => pod.claim_template(&run::name(TEMPLATE)),
+            Ask::Units { resource, count } => pod.extended_resource(resource, *count),
+        };
+        let mut pod = pod.pin(&self.place.node).build();
         let mut second = pod["spec"]["containers"][0].clone();
         second["name"] = json!(SECOND);
         second["command"] = look(looking(&self.place.profile));
         if let Some(resources) = second["resources"].as_object_mut() {
             resources.remove("claims");
+            resources.remove("limits");
         }
         if let Some(containers) = pod["spec"]["containers"].as_array_mut() {
             containers.push(second);
@@ -82,7 +96,7 @@ impl Pods<'_> {
         self.target().create(&pod)
     }
 
-    /// A pod without a claim, past the scheduler, which looks and tries a device that is not its own.
+    /// A pod that asks for no device, past the scheduler, which looks and tries a device that is not its own.
     pub(crate) fn stranger(&self, prefix: &str, foreign: &Device) -> Result<Object> {
         let mut words = looking(&self.place.profile);
         words.extend(trying(foreign));
@@ -94,7 +108,7 @@ impl Pods<'_> {
         self.target().create(&pod)
     }
 
-    /// A pod without a claim that says by its environment that it wants all devices, and in a second container that it wants none,
+    /// A pod that asks for no device and says by its environment that it wants all devices, and in a second container that it wants none,
     /// which some runtimes take for all.
     pub(crate) fn by_environment(&self, prefix: &str, class: Option<&str>) -> Result<Object> {
         let pod = self
@@ -135,10 +149,18 @@ impl Pods<'_> {
         Ok(())
     }
 
-    /// The devices that the scheduler gave to a pod, as driver, pool and name.
-    pub(crate) fn allocated(&self, pod: &Object) -> Result<Vec<String>> {
+    /// The devices that were given to a pod: by the scheduler, as driver, pool and name, or by the kubelet, as resource and name, as far
+    /// as it tells them.
+    pub(crate) fn allocated(&self, pod: &Object, ask: &Ask) -> Result<Vec<String>> {
+        let version = match ask {
+            Ask::Claim { version, .. } => *version,
+            Ask::Units { resource, .. } => {
+                let now = self.target().query().get(pod.name())?;
+                return Ok(units(&now, resource));
+            }
+        };
         let claims = self
-            .claims("resourceclaims")
+            .claims(version, "resourceclaims")
             .query()
             .keep(&[
                 "/metadata/ownerReferences",
@@ -183,7 +205,10 @@ impl Pods<'_> {
             },
         );
         match found {
-            Ok(pod) => Ok(Ok(pod)),
+            Ok(pod) => Ok(match refused(&pod) {
+                Some(conclusion) => Err(conclusion),
+                None => Ok(pod),
+            }),
             Err(error) if error.is_deadline() => {
                 let now = query.get(pod.name())?;
                 Ok(Err(self.stuck(&now, patience)?))
@@ -219,6 +244,31 @@ impl Pods<'_> {
         pod["spec"]["volumes"] = json!([{"name": "dev", "hostPath": {"path": "/dev"}}]);
         self.target().dry_run().create(&pod)
     }
+}
+
+/// What a pod that its node did not take, or ended, is worth: the node's words.
+fn refused(pod: &Object) -> Option<Conclusion> {
+    let reason = pod.text("/status/reason");
+    let so = pod.text("/status/phase") == "Failed" && !reason.is_empty();
+    so.then(|| {
+        let message = pod.text("/status/message");
+        Conclusion::unknown(
+            Reason::InsufficientCapacity,
+            format!("{pod} was ended by its node: {reason}, {message}"),
+        )
+    })
+}
+
+/// Names of the units of a resource that the containers of a pod have, where the kubelet tells them.
+fn units(pod: &Object, resource: &str) -> Vec<String> {
+    let statuses = pod.items("/status/containerStatuses").iter();
+    let kinds = statuses.filter_map(|status| status["allocatedResourcesStatus"].as_array());
+    let ours = kinds.flatten().filter(|kind| kind["name"] == resource);
+    let units = ours
+        .filter_map(|kind| kind["resources"].as_array())
+        .flatten();
+    let names = units.filter_map(|unit| unit["resourceID"].as_str());
+    names.map(|name| format!("{resource}/{name}")).collect()
 }
 
 fn patience() -> Result<Duration> {

@@ -4,7 +4,7 @@ use crate::{SecureAcceleratorAccess, manifest};
 use karat_sdk::build::DraVersion;
 use karat_sdk::testing::dra::{self, Scheduler, Slice};
 use karat_sdk::testing::{self, FakeCluster, FakeLog, Run};
-use karat_sdk::{Reason, json};
+use karat_sdk::{Reason, Value, json};
 use std::collections::BTreeMap;
 
 const DRIVER: &str = "neuron.aws.com";
@@ -111,6 +111,51 @@ fn cluster(devices: &[&str], driver: &str, words: Words) -> FakeCluster {
         }
     });
     cluster
+}
+
+/// The same node with units of a device plugin in place of a driver's devices. A unit is told by the kubelet's name of it.
+fn plugin(resource: &'static str, units: usize, words: Words) -> FakeCluster {
+    let mut cluster = cluster(&[], DRIVER, words);
+    add_plugin(&mut cluster, resource, units);
+    cluster
+}
+
+fn add_plugin(cluster: &mut FakeCluster, resource: &'static str, units: usize) {
+    cluster.change("nodes", "", "n1", |node| {
+        node["status"]["allocatable"] =
+            json!({"cpu": "8", "memory": "16Gi", "pods": "110", resource: units.to_string()});
+    });
+    cluster.controller(move |cluster| {
+        let pods = cluster.objects("pods");
+        let asked = |pod: &Value| -> usize {
+            let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
+            let text = limits[resource].as_str().unwrap_or_default();
+            text.parse().unwrap_or_default()
+        };
+        let mut taken: usize = pods
+            .iter()
+            .filter(|pod| pod["spec"]["nodeName"].is_string())
+            .map(asked)
+            .sum();
+        for pod in &pods {
+            let count = asked(pod);
+            if count == 0 || pod["spec"]["nodeName"].is_string() || taken + count > units {
+                continue;
+            }
+            let names = taken..taken + count;
+            let ids: Vec<Value> = names
+                .map(|n| json!({"resourceID": format!("unit-{n}"), "health": "Healthy"}))
+                .collect();
+            taken += count;
+            let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
+            cluster.change("pods", text("namespace"), text("name"), |pod| {
+                pod["spec"]["nodeName"] = json!("n1");
+                pod["status"] = json!({"phase": "Running", "containerStatuses": [
+                    {"name": "tool", "state": {"running": {}}, "allocatedResourcesStatus": [{"name": resource, "resources": ids}]},
+                ]});
+            });
+        }
+    });
 }
 
 fn two(words: Words) -> FakeCluster {
@@ -259,6 +304,203 @@ fn a_driver_that_no_table_knows_needs_the_setting() {
         &[("device-paths", "/dev/neuron")],
     );
     told.assert_passed(&COMPARED);
+}
+
+/// The resource of the same vendor as [`DRIVER`].
+const RESOURCE: &str = "aws.amazon.com/neuron";
+
+#[test]
+fn units_of_a_device_plugin_that_keep_to_themselves_pass() {
+    let run = run(plugin(RESOURCE, 2, Words::conforming()));
+    assert_eq!(run.result, Ok(()));
+    run.assert_passed(&["inventory", "authorised", "afterwards", "host-path"]);
+    run.assert_passed(&COMPARED);
+    run.assert_earned();
+    let pods = run.calls.iter().filter(|call| call.verb == "create");
+    assert!(!pods.clone().any(|call| call.resource.contains("claim")));
+}
+
+#[test]
+fn the_second_container_asks_for_no_unit() {
+    let run = run(plugin(RESOURCE, 2, Words::conforming()));
+    let mut created = run.calls.iter().filter(|call| call.verb == "create");
+    let holder = created.find(|call| call.resource == "pods" && call.sent.contains("\"second\""));
+    let holder: Value = karat_sdk::Object::parse(&holder.unwrap().sent)
+        .unwrap()
+        .into_value();
+    let limits = |at: usize| &holder["spec"]["containers"][at]["resources"]["limits"];
+    assert_eq!(limits(0)[RESOURCE], "1");
+    assert!(limits(1).is_null());
+}
+
+#[test]
+fn whoever_has_what_a_plugin_gave_to_another_is_found() {
+    let both = "device./dev/neuron0=250:0 ok\ndevice./dev/neuron1=250:1 ok\ndevices./dev/neuron=2\ndone=1\n";
+    let leaking = "device./dev/neuron0=250:0 ok\ndevices./dev/neuron=1\n";
+    for (who, text, case, says) in [
+        ("holder/tool", both.to_owned(), "authorised", "has 2"),
+        (
+            "holder/second",
+            format!("{leaking}done=1\n"),
+            "second-container",
+            "second container has",
+        ),
+        (
+            "stranger/tool",
+            trying(leaking, "ok", "EPERM"),
+            "unauthorised",
+            "asked for no device has",
+        ),
+        (
+            "tenant/tool",
+            trying(
+                "device./dev/neuron1=250:0 ok\ndevices./dev/neuron=1\n",
+                "ENOENT",
+                "EPERM",
+            ),
+            "tenants",
+            "both containers have device 250:0",
+        ),
+        (
+            "tenant/tool",
+            trying(
+                both.strip_suffix("done=1\n").unwrap_or_default(),
+                "ok",
+                "EPERM",
+            ),
+            "tenants",
+            "both containers have device 250:0",
+        ),
+    ] {
+        run(plugin(RESOURCE, 2, Words::but(who, text))).assert_failed(case, says);
+    }
+}
+
+#[test]
+fn units_that_are_declared_to_share_a_device_may_be_the_same() {
+    let same = "device./dev/neuron0=250:0 ok\ndevices./dev/neuron=1\n";
+    let words = || Words::but("tenant/tool", trying(same, "ok", "ok"));
+    run(plugin("aws.amazon.com/neuroncore", 2, words())).assert_passed(&["tenants"]);
+    run(plugin(RESOURCE, 2, words())).assert_failed("tenants", "both containers have");
+    let both =
+        "device./dev/neuron0=250:0 ok\ndevice./dev/neuron1=250:1 ok\ndevices./dev/neuron=2\n";
+    let words = Words::but("tenant/tool", trying(both, "ok", "ok"));
+    run(plugin("aws.amazon.com/neuroncore", 2, words)).assert_failed("tenants", "has 2");
+}
+
+#[test]
+fn a_driver_and_a_plugin_of_one_vendor_are_compared_with_each_other() {
+    let mixed = |words: Words| {
+        let mut mixed = cluster(&["a"], DRIVER, words);
+        add_plugin(&mut mixed, RESOURCE, 1);
+        mixed
+    };
+    run(mixed(Words::conforming())).assert_passed(&COMPARED);
+    let same = "device./dev/neuron0=250:0 ok\ndevices./dev/neuron=1\n";
+    let words = Words::but("tenant/tool", trying(same, "ok", "ok"));
+    let run = run(mixed(words));
+    run.assert_failed("tenants", "both containers have device 250:0");
+    let asked = run.calls.iter().filter(|call| call.verb == "create");
+    assert!(
+        asked
+            .clone()
+            .any(|call| call.resource == "resourceclaimtemplates")
+    );
+}
+
+#[test]
+fn what_a_driver_serves_by_an_extended_resource_is_no_plugins() {
+    let mut served = plugin(RESOURCE, 2, Words::conforming());
+    served.change("deviceclasses", "", DRIVER, |class| {
+        class["spec"]["extendedResourceName"] = json!(RESOURCE);
+    });
+    let run = run(served);
+    run.assert_unknown("inventory", Reason::InsufficientCapacity);
+    assert!(!run.calls.iter().any(|call| call.verb == "create"));
+}
+
+#[test]
+fn settings_say_how_devices_are_asked_for() {
+    let run = |cluster: FakeCluster, settings: &[(&str, &str)]| {
+        testing::run_with::<SecureAcceleratorAccess>(manifest::TEXT, cluster, settings)
+    };
+    let mixed = || {
+        let mut mixed = cluster(&["a", "b"], DRIVER, Words::conforming());
+        add_plugin(&mut mixed, RESOURCE, 2);
+        mixed
+    };
+    let claims = |run: &Run| {
+        let created = run.calls.iter().filter(|call| call.verb == "create");
+        created
+            .filter(|call| call.resource == "resourceclaimtemplates")
+            .count()
+    };
+    let by_claim = run(mixed(), &[("allocation", "dra")]);
+    by_claim.assert_passed(&COMPARED);
+    assert_eq!(claims(&by_claim), 1);
+    for settings in [("allocation", "device-plugin"), ("resource", RESOURCE)] {
+        let by_unit = run(mixed(), &[settings]);
+        by_unit.assert_passed(&COMPARED);
+        assert_eq!(claims(&by_unit), 0);
+    }
+    let none = run(
+        mixed(),
+        &[
+            ("resource", "vendor.example/gpu"),
+            ("allocation", "device-plugin"),
+        ],
+    );
+    assert!(
+        none.conclusion("inventory")
+            .is_some_and(|told| !told.is_pass())
+    );
+}
+
+#[test]
+fn a_resource_that_no_table_knows_needs_the_setting() {
+    let words = Words::conforming;
+    let run_it = run(plugin("vendor.example/gpu", 2, words()));
+    run_it.assert_unknown_with("inventory", Reason::UnknownAccelerator, "device-paths");
+    let told = testing::run_with::<SecureAcceleratorAccess>(
+        manifest::TEXT,
+        plugin("vendor.example/gpu", 2, words()),
+        &[("device-paths", "/dev/neuron")],
+    );
+    told.assert_passed(&COMPARED);
+}
+
+#[test]
+fn one_unit_cannot_be_compared_with_another() {
+    let run = run(plugin(RESOURCE, 1, Words::conforming()));
+    run.assert_passed(&["authorised", "unauthorised", "made-node"]);
+    run.assert_unknown("tenants", Reason::InsufficientCapacity);
+}
+
+#[test]
+fn a_pod_that_its_node_does_not_take_says_nothing_of_access() {
+    let mut refusing = plugin(RESOURCE, 2, Words::conforming());
+    refusing.controller(|cluster| {
+        for pod in cluster.objects("pods") {
+            let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
+            if text("name").starts_with("tenant") && pod["status"]["phase"] == "Running" {
+                cluster.change("pods", text("namespace"), text("name"), |pod| {
+                    pod["status"] = json!({"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed"});
+                });
+            }
+        }
+    });
+    run(refusing).assert_unknown_with(
+        "tenants",
+        Reason::InsufficientCapacity,
+        "UnexpectedAdmissionError",
+    );
+}
+
+#[test]
+fn no_fault_of_the_api_server_becomes_a_fail_with_a_plugin() {
+    testing::assert_faults_are_no_fail::<SecureAcceleratorAccess>(manifest::TEXT, || {
+        plugin(RESOURCE, 2, Words::conforming())
+    });
 }
 
 #[test]

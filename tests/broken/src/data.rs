@@ -92,9 +92,12 @@ pub struct LabData {
     /// What the configuration files of operators say differently, by name, as YAML text.
     #[serde(default)]
     pub with_config: BTreeMap<String, String>,
-    /// Devices of the machine that the DRA driver gives out, in place of two harmless ones.
+    /// Devices of the machine that the DRA driver and the device plugin give out, in place of two harmless ones.
     #[serde(default)]
     pub devices: Vec<String>,
+    /// A device plugin that departs from the usual one, as YAML text; see [`karat_testbed::DevicePluginSettings`].
+    #[serde(default)]
+    pub device_plugin: Option<String>,
     /// A Prometheus that departs from the usual one, as YAML text; see [`karat_testbed::PrometheusSettings`].
     #[serde(default)]
     pub prometheus: Option<String>,

@@ -4,8 +4,9 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use karat_testbed::{
-    AdapterSettings, AddOn, Component, ControlPlane, DraApi, KubernetesVersion, NODE_PROGRAMS,
-    PrometheusSettings, RuntimeHandler, can_run_nodes, gvisor_need, images, resume_process,
+    AdapterSettings, AddOn, Component, ControlPlane, DevicePluginSettings, DraApi,
+    KubernetesVersion, NODE_PROGRAMS, PrometheusSettings, RuntimeHandler, can_run_nodes,
+    gvisor_need, images, resume_process,
 };
 
 use crate::data::{Dra, HandlerData, LabData, Runs};
@@ -114,6 +115,16 @@ fn metrics_adapter(data: &LabData) -> Result<Option<AdapterSettings>> {
     settings.context("metrics-adapter").map(Some)
 }
 
+/// The device plugin beside the nodes, where it is not the usual one.
+fn device_plugin(data: &LabData) -> Result<Option<DevicePluginSettings>> {
+    let Some(text) = &data.device_plugin else {
+        return Ok(None);
+    };
+    ensure!(data.real_nodes > 0, "`device-plugin` needs `real-nodes`");
+    let settings = DevicePluginSettings::parse(text).map_err(anyhow::Error::msg);
+    settings.context("device-plugin").map(Some)
+}
+
 /// What a control plane must obey beyond the form of its data.
 ///
 /// # Errors
@@ -136,6 +147,7 @@ pub fn check(data: &LabData) -> Result<()> {
     );
     prometheus(data)?;
     metrics_adapter(data)?;
+    device_plugin(data)?;
     for (name, handler) in &data.handlers {
         ensure!(
             handler.flags.is_empty() || handler.runs == Runs::Gvisor,
@@ -252,6 +264,9 @@ pub async fn start(data: &LabData) -> Result<ControlPlane> {
     }
     if let Some(settings) = metrics_adapter(data)? {
         builder = builder.metrics_adapter(settings);
+    }
+    if let Some(settings) = device_plugin(data)? {
+        builder = builder.device_plugin(settings);
     }
     let lab = builder.start().await?;
     for fixture in &data.fixtures {

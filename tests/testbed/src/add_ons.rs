@@ -2,14 +2,17 @@
 //! or in pods where something must reach them; all end with the laboratory. Those that need no kubelet run in a laboratory
 //! without real nodes too.
 //!
-//! Here are the list of them and the DRA driver; [`controllers`] runs operators with their webhooks. What runs in pods is in
-//! [`crate::node`].
+//! Here are the list of them and the DRA driver; [`device_plugin`] is the other one that gives out devices, [`metrics_server`] and
+//! [`gateway`] stand for themselves, [`controllers`] runs operators with their webhooks. What else runs in pods is in [`crate::node`].
 
 mod agent_sandbox;
 pub(crate) mod controllers;
+pub(crate) mod device_plugin;
+pub(crate) mod gateway;
 mod jobset;
 mod kueue;
 mod leader_worker_set;
+mod metrics_server;
 mod trainer;
 
 use std::os::unix::fs::FileTypeExt as _;
@@ -33,6 +36,12 @@ use crate::supervise::{Fate, Launch, describe};
 pub enum AddOn {
     /// A DRA driver with two harmless devices on each real node, and its DeviceClass `test-device.karat.local`.
     DraDriver,
+    /// A device plugin with the same devices on each real node, as the extended resource `karat.local/test-device`.
+    DevicePlugin,
+    /// metrics-server, which gives what nodes and pods use as `metrics.k8s.io`, about twenty seconds after it was started.
+    MetricsServer,
+    /// The kinds of Gateway API and of its inference extension, with the endpoint picker of one InferencePool in a pod; no gateway.
+    Gateway,
     /// A Prometheus in a pod, which fetches pods that ask for it by annotation: Service `prometheus` in `monitoring`, port 9090.
     Prometheus,
     /// An adapter that serves what this Prometheus has of pods as `custom.metrics.k8s.io`; Prometheus comes with it.
@@ -51,8 +60,11 @@ pub enum AddOn {
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::DraDriver,
+        Self::DevicePlugin,
+        Self::MetricsServer,
+        Self::Gateway,
         Self::Prometheus,
         Self::MetricsAdapter,
         Self::Kueue,
@@ -67,6 +79,9 @@ impl AddOn {
     pub const fn name(self) -> &'static str {
         match self {
             Self::DraDriver => "dra-driver",
+            Self::DevicePlugin => "device-plugin",
+            Self::MetricsServer => "metrics-server",
+            Self::Gateway => "gateway",
             Self::Prometheus => "prometheus",
             Self::MetricsAdapter => "metrics-adapter",
             Self::Kueue => "kueue",
@@ -77,11 +92,23 @@ impl AddOn {
         }
     }
 
+    /// Whether it is built with the programs of real nodes, which it serves, because that takes little longer. Who asks for another one
+    /// waits for its build the first time.
+    #[must_use]
+    pub const fn comes_with_nodes(self) -> bool {
+        self.needs_real_nodes() && !matches!(self, Self::MetricsServer | Self::Gateway)
+    }
+
     /// Whether it serves real nodes and nothing else.
     #[must_use]
     pub const fn needs_real_nodes(self) -> bool {
         match self {
-            Self::DraDriver | Self::Prometheus | Self::MetricsAdapter => true,
+            Self::DraDriver
+            | Self::DevicePlugin
+            | Self::MetricsServer
+            | Self::Gateway
+            | Self::Prometheus
+            | Self::MetricsAdapter => true,
             Self::Kueue
             | Self::JobSet
             | Self::LeaderWorkerSet
@@ -120,6 +147,15 @@ impl ControlPlane {
         if self.config.add_ons.contains(&AddOn::DraDriver) {
             self.start_dra_drivers().await?;
         }
+        if self.config.add_ons.contains(&AddOn::DevicePlugin) {
+            self.start_device_plugins().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::MetricsServer) {
+            self.start_metrics_server().await?;
+        }
+        if self.config.add_ons.contains(&AddOn::Gateway) {
+            self.start_gateway().await?;
+        }
         if self.config.add_ons.contains(&AddOn::Prometheus) {
             self.start_prometheus().await?;
         }
@@ -134,7 +170,7 @@ impl ControlPlane {
     }
 
     async fn start_dra_drivers(&self) -> Result<()> {
-        let devices = self.driver_devices()?;
+        let devices = self.devices_for(AddOn::DraDriver, &self.config.devices)?;
         self.apply("test-devices.yaml").await?;
         for node in self.real_nodes() {
             let kubeconfig = node.dir().join("dra-driver.kubeconfig");
@@ -196,15 +232,15 @@ impl ControlPlane {
     }
 
     /// The devices that were asked for, or the first two that do no harm.
-    fn driver_devices(&self) -> Result<Vec<&str>> {
+    fn devices_for<'a>(&self, add_on: AddOn, asked: &'a [String]) -> Result<Vec<&'a str>> {
         let there =
             |path: &str| std::fs::metadata(path).is_ok_and(|m| m.file_type().is_char_device());
         let cannot = |cause: String| TestbedError::CannotRun {
-            what: AddOn::DraDriver.name().into(),
+            what: add_on.name().into(),
             cause,
             hint: "load the kernel module of another one".into(),
         };
-        let asked: Vec<&str> = self.config.devices.iter().map(String::as_str).collect();
+        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
         if let Some(missing) = asked.iter().find(|path| !there(path)) {
             return Err(cannot(format!("{missing} is not on this machine")));
         }
@@ -221,14 +257,18 @@ impl ControlPlane {
         Ok(devices)
     }
 
-    /// Fails if a driver that was started has ended.
+    /// Fails if a program on the host that was started has ended.
     pub(crate) fn check_add_ons(&self, during: &str) -> Result<()> {
         self.check_controllers(during)?;
-        for node in self.real_nodes() {
-            if let Fate::Ended(status) = self.supervisor.fate(driver(node))? {
-                let log = self.driver_log(node);
+        let drivers = self
+            .real_nodes()
+            .iter()
+            .map(|node| (driver(node), self.driver_log(node)));
+        let metrics_server = (AddOn::MetricsServer.name(), self.metrics_server_log());
+        for (name, log) in drivers.chain(self.device_plugins()).chain([metrics_server]) {
+            if let Fate::Ended(status) = self.supervisor.fate(name)? {
                 return Err(TestbedError::Exited {
-                    component: driver(node).to_owned(),
+                    component: name.to_owned(),
                     status: describe(status),
                     during: format!("waiting until {during}"),
                     tail: tail(&log, TAIL_LINES),

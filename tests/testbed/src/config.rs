@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::add_ons::AddOn;
+use crate::add_ons::device_plugin::DevicePluginSettings;
 use crate::components::Component;
 use crate::control_plane::ControlPlane;
 use crate::error::Result;
@@ -43,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) specs: BTreeMap<String, String>,
     pub(crate) add_ons: BTreeSet<AddOn>,
     pub(crate) devices: Vec<String>,
+    pub(crate) device_plugin: DevicePluginSettings,
     pub(crate) prometheus: PrometheusSettings,
     pub(crate) metrics_adapter: AdapterSettings,
     pub(crate) add_on_config: BTreeMap<AddOn, serde_json::Value>,
@@ -68,6 +70,7 @@ impl Default for Config {
             specs: BTreeMap::new(),
             add_ons: BTreeSet::new(),
             devices: Vec::new(),
+            device_plugin: DevicePluginSettings::default(),
             prometheus: PrometheusSettings::default(),
             metrics_adapter: AdapterSettings::default(),
             add_on_config: BTreeMap::new(),
@@ -207,12 +210,19 @@ impl ControlPlaneBuilder {
         self
     }
 
-    /// Character devices of this machine that [`AddOn::DraDriver`] gives out, in place of two that do no harm. The same one twice
-    /// makes a driver that gives one device to two.
+    /// Character devices of this machine that [`AddOn::DraDriver`] and [`AddOn::DevicePlugin`] give out, in place of two that do no
+    /// harm. The same one twice makes a driver that gives one device to two.
     #[must_use]
     pub fn devices(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.devices = paths.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Adds a device plugin that departs from the usual one.
+    #[must_use]
+    pub fn device_plugin(mut self, settings: DevicePluginSettings) -> Self {
+        self.config.device_plugin = settings;
+        self.with(AddOn::DevicePlugin)
     }
 
     /// Adds an adapter of metrics that departs from the usual one.

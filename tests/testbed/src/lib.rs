@@ -43,6 +43,7 @@ mod version;
 
 pub use add_ons::AddOn;
 pub use add_ons::controllers::{pause_process, resume_process};
+pub use add_ons::device_plugin::DevicePluginSettings;
 pub use apply::{Applied, apply_yaml, fixture_path};
 pub use components::Component;
 pub use config::{ControlPlaneBuilder, DraApi};

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::add_ons::{AddOn, controllers};
+use crate::add_ons::{AddOn, controllers, gateway};
 use crate::error::{Result, TestbedError};
 use crate::gobuild::{self, Go, Progress};
 use crate::version::{KubernetesVersion, ModuleSet, SETS, TOOLS};
@@ -153,7 +153,8 @@ impl Programs {
         } else {
             None
         };
-        let manifests = controllers::manifests(extra, &go, progress)?;
+        let mut manifests = controllers::manifests(extra, &go, progress)?;
+        manifests.extend(gateway::manifests(extra, &go, progress)?);
         Ok(Self {
             paths,
             kwok_stages,
@@ -175,9 +176,9 @@ pub fn survey_nodes(version: KubernetesVersion) -> Vec<Found> {
     survey_with(&node_names(), version, &Go::find())
 }
 
-/// What real nodes and everything that serves them alone run.
+/// What real nodes and everything that comes with them run.
 fn node_names() -> Vec<&'static str> {
-    let add_ons = AddOn::ALL.into_iter().filter(|a| a.needs_real_nodes());
+    let add_ons = AddOn::ALL.into_iter().filter(|a| a.comes_with_nodes());
     NODE_NAMES
         .into_iter()
         .chain(add_ons.map(AddOn::name))

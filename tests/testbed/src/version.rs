@@ -127,6 +127,20 @@ pub(crate) static DRA_DRIVER: ModuleSet = ModuleSet {
     patches: &[],
 };
 
+/// The same module again; the plugin is ours, on the kubelet's own definitions.
+pub(crate) static DEVICE_PLUGIN: ModuleSet = ModuleSet {
+    name: "device-plugin",
+    go_mod: K137.go_mod,
+    go_sum: K137.go_sum,
+    ldflags: "-s -w",
+    programs: &[("device-plugin", "./deviceplugin")],
+    sources: &[(
+        "deviceplugin/main.go",
+        include_str!("../gomods/k137/deviceplugin/main.go"),
+    )],
+    patches: &[],
+};
+
 pub(crate) static TOOLS: ModuleSet = ModuleSet {
     name: "tools",
     go_mod: include_str!("../gomods/tools/go.mod"),
@@ -299,18 +313,49 @@ pub(crate) static AGENT_SANDBOX: ModuleSet = ModuleSet {
     }],
 };
 
+/// A module of its own, on the Kubernetes library that the nodes have.
+pub(crate) static METRICS_SERVER: ModuleSet = ModuleSet {
+    name: "metrics-server",
+    go_mod: include_str!("../gomods/metricsserver/go.mod"),
+    go_sum: include_str!("../gomods/metricsserver/go.sum"),
+    ldflags: "-s -w",
+    programs: &[(
+        "metrics-server",
+        "sigs.k8s.io/metrics-server/cmd/metrics-server",
+    )],
+    sources: &[],
+    patches: &[],
+};
+
+/// The endpoint picker of the inference extension, in the module whose definitions it needs.
+pub(crate) static GATEWAY: ModuleSet = ModuleSet {
+    name: "gateway",
+    go_mod: include_str!("../gomods/gateway/go.mod"),
+    go_sum: include_str!("../gomods/gateway/go.sum"),
+    ldflags: "-s -w",
+    programs: &[(
+        "gateway",
+        "sigs.k8s.io/gateway-api-inference-extension/cmd/epp",
+    )],
+    sources: &[],
+    patches: &[],
+};
+
 /// All sets that do not belong to one version of Kubernetes.
-pub(crate) const SETS: [&ModuleSet; 10] = [
+pub(crate) const SETS: [&ModuleSet; 13] = [
     &TOOLS,
     &CONTAINERD,
     &DNS,
     &GVISOR,
     &DRA_DRIVER,
+    &DEVICE_PLUGIN,
     &PROMETHEUS,
     &METRICS_ADAPTER,
     &OPERATORS,
     &KUEUE,
     &AGENT_SANDBOX,
+    &METRICS_SERVER,
+    &GATEWAY,
 ];
 
 #[cfg(test)]

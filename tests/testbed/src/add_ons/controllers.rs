@@ -127,7 +127,7 @@ fn controller(add_on: AddOn) -> Result<&'static Controller> {
 }
 
 /// Kept for one operator: its definitions and its webhook configurations, each a list of objects.
-const KEPT: [&str; 2] = ["definitions.json", "webhooks.json"];
+pub(super) const KEPT: [&str; 2] = ["definitions.json", "webhooks.json"];
 
 /// The folders with what the operators among `names` install; what is not there yet is read from the module cache.
 pub(crate) fn manifests(
@@ -162,29 +162,38 @@ pub(crate) fn manifests(
 }
 
 fn keep(module: &Path, controller: &Controller, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(TestbedError::io(folder))?;
-    let dir = module.join(controller.definitions);
-    let mut files: Vec<PathBuf> = fs::read_dir(&dir)
-        .map_err(TestbedError::io(&dir))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<_>>()
-        .map_err(TestbedError::io(&dir))?;
-    files.retain(|path| path.file_name().is_some_and(|n| n != "kustomization.yaml"));
-    files.sort();
-    let mut definitions = read(&files)?;
-    definitions.iter_mut().for_each(without_descriptions);
+    let definitions = definitions_in(&module.join(controller.definitions))?;
     let webhooks = match controller.webhooks {
         "" => Vec::new(),
         file => read(&[module.join(file)])?,
     };
     for (file, objects) in KEPT.into_iter().zip([definitions, webhooks]) {
-        // Written beside and renamed, because two processes may do this at the same time.
-        let beside = folder.join(format!("{file}.{}", std::process::id()));
-        fs::write(&beside, Value::Array(objects).to_string()).map_err(TestbedError::io(&beside))?;
-        let path = folder.join(file);
-        fs::rename(&beside, &path).map_err(TestbedError::io(&path))?;
+        write_kept(folder, file, objects)?;
     }
     Ok(())
+}
+
+/// The definitions of a folder, without explanations.
+pub(super) fn definitions_in(dir: &Path) -> Result<Vec<Value>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .map_err(TestbedError::io(dir))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()
+        .map_err(TestbedError::io(dir))?;
+    files.retain(|path| path.file_name().is_some_and(|n| n != "kustomization.yaml"));
+    files.sort();
+    let mut definitions = read(&files)?;
+    definitions.iter_mut().for_each(without_descriptions);
+    Ok(definitions)
+}
+
+pub(super) fn write_kept(folder: &Path, file: &str, objects: Vec<Value>) -> Result<()> {
+    fs::create_dir_all(folder).map_err(TestbedError::io(folder))?;
+    // Written beside and renamed, because two processes may do this at the same time.
+    let beside = folder.join(format!("{file}.{}", std::process::id()));
+    fs::write(&beside, Value::Array(objects).to_string()).map_err(TestbedError::io(&beside))?;
+    let path = folder.join(file);
+    fs::rename(&beside, &path).map_err(TestbedError::io(&path))
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<Value>> {
@@ -242,27 +251,28 @@ impl ControlPlane {
             "metadata": { "name": controller.namespace },
         });
         apply_values(&client, controller.namespace, [namespace]).await?;
-        let mut definitions = self.kept(controller, KEPT[0])?;
+        let mut definitions = self.kept(controller.name, KEPT[0])?;
         for definition in &mut definitions {
             self.converted_by(controller, &place, definition);
         }
         apply_values(&client, controller.definitions, definitions.iter().cloned()).await?;
-        self.wait_established(controller, &definitions).await?;
+        let log = self.controller_log(controller);
+        self.wait_established(&log, &definitions).await?;
         self.write_controller_files(controller, &place)?;
         self.launch_controller(controller, &place)?;
         self.wait_answering(controller, &place).await?;
-        let mut webhooks = self.kept(controller, KEPT[1])?;
+        let mut webhooks = self.kept(controller.name, KEPT[1])?;
         for configuration in &mut webhooks {
             self.by_url(controller, &place, configuration);
         }
         apply_values(&client, controller.webhooks, webhooks).await
     }
 
-    fn kept(&self, controller: &Controller, file: &str) -> Result<Vec<Value>> {
+    pub(super) fn kept(&self, name: &str, file: &str) -> Result<Vec<Value>> {
         let path = self
             .programs
             .manifests
-            .get(controller.name)
+            .get(name)
             .cloned()
             .unwrap_or_default()
             .join(file);
@@ -323,7 +333,7 @@ impl ControlPlane {
 
     /// Waits until every kind is established, and until the server lists it: right after that it says for a moment that its
     /// storage is being initialised.
-    async fn wait_established(&self, controller: &Controller, definitions: &[Value]) -> Result<()> {
+    pub(super) async fn wait_established(&self, log: &Path, definitions: &[Value]) -> Result<()> {
         let client = self.client().await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
             "apiextensions.k8s.io",
@@ -347,7 +357,7 @@ impl ControlPlane {
                 .collect();
             self.wait(
                 &format!("{name} is established"),
-                &self.controller_log(controller),
+                log,
                 START_DEADLINE,
                 async || {
                     let found = api.get(name).await.map_err(|e| e.to_string())?;

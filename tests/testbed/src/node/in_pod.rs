@@ -12,24 +12,27 @@ use crate::images::TOOL;
 /// Where the program is mounted.
 const PROGRAM: &str = "/program";
 /// Where its files are mounted.
-pub(super) const FILES: &str = "/files";
+pub(crate) const FILES: &str = "/files";
 /// Where it may write.
 pub(super) const DATA: &str = "/data";
-/// Namespace of all of them.
+/// Namespace of those that have to do with metrics.
 pub(super) const NAMESPACE: &str = "monitoring";
 
 /// A program in a pod. Its account has its name, and is made by a fixture.
-pub(super) struct InPod {
-    pub(super) add_on: AddOn,
-    pub(super) args: Vec<String>,
-    pub(super) port: u16,
+pub(crate) struct InPod {
+    pub(crate) add_on: AddOn,
+    pub(crate) namespace: &'static str,
+    pub(crate) args: Vec<String>,
+    pub(crate) port: u16,
+    /// How the kubelet asks whether it is ready; by connecting to the port where nothing is said.
+    pub(crate) ready: Option<Value>,
     /// Files by name.
-    pub(super) files: Value,
+    pub(crate) files: Value,
 }
 
 impl ControlPlane {
     /// Makes its ConfigMap and its Deployment. Whether it works is for the caller to see.
-    pub(super) async fn run_in_pod(&self, pod: InPod) -> Result<()> {
+    pub(crate) async fn run_in_pod(&self, pod: InPod) -> Result<()> {
         let name = pod.add_on.name();
         let program = self.programs.path(name);
         let folder = program
@@ -41,19 +44,24 @@ impl ControlPlane {
             })?
             .display()
             .to_string();
+        let mut ready = pod
+            .ready
+            .unwrap_or(json!({ "tcpSocket": { "port": "web" } }));
+        ready["periodSeconds"] = json!(1);
+        let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
         let named = json!({ "app.kubernetes.io/name": name });
         let node = self.real_nodes().first().map(super::RealNode::name);
         let objects = [
             json!({
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
-                "metadata": { "name": name, "namespace": NAMESPACE },
+                "metadata": { "name": name, "namespace": pod.namespace },
                 "data": pod.files,
             }),
             json!({
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",
-                "metadata": { "name": name, "namespace": NAMESPACE, "labels": named },
+                "metadata": { "name": name, "namespace": pod.namespace, "labels": named },
                 "spec": {
                     "replicas": 1,
                     "selector": { "matchLabels": named },
@@ -72,7 +80,11 @@ impl ControlPlane {
                                 "command": [format!("{PROGRAM}/{name}")],
                                 "args": pod.args,
                                 "ports": [{ "name": "web", "containerPort": pod.port }],
-                                "readinessProbe": { "tcpSocket": { "port": "web" }, "periodSeconds": 1 },
+                                "env": [
+                                    { "name": "NAMESPACE", "valueFrom": field("metadata.namespace") },
+                                    { "name": "POD_NAME", "valueFrom": field("metadata.name") },
+                                ],
+                                "readinessProbe": ready,
                                 "volumeMounts": [
                                     { "name": "program", "mountPath": PROGRAM, "readOnly": true },
                                     { "name": "files", "mountPath": FILES, "readOnly": true },

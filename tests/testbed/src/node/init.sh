@@ -35,13 +35,16 @@ until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
 ip -batch "$DIR/network"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
-# Runs a program beside this shell; its status stays behind as a file.
+# Runs a program beside this shell; its status stays behind as a file. Whoever ends it for it to begin anew says so first.
 run() {
     name=$1
     shift
     (
-        status=0
-        "$@" >>"$LOG-$name.log" 2>&1 </dev/null || status=$?
+        while :; do
+            status=0
+            "$@" >>"$LOG-$name.log" 2>&1 </dev/null || status=$?
+            rm "$DIR/again.$name" 2>/dev/null || break
+        done
         echo "$status" >"$DIR/ended.$name"
     ) &
 }

@@ -100,8 +100,10 @@ impl ControlPlane {
         args.extend(settings.flags());
         self.run_in_pod(InPod {
             add_on: AddOn::MetricsAdapter,
+            namespace: NAMESPACE,
             args,
             port: PORT,
+            ready: None,
             files: json!({}),
         })
         .await?;

@@ -7,7 +7,7 @@
 //! It refuses to run without root, to route anything out of the machine, and to pull an image.
 
 pub(crate) mod files;
-mod in_pod;
+pub(crate) mod in_pod;
 mod metrics_adapter;
 pub(crate) mod needs;
 pub(crate) mod net;
@@ -133,6 +133,33 @@ impl RealNode {
             }
         }
         None
+    }
+
+    /// Kills one of [`NODE_PROGRAMS`] (SIGKILL) and waits until the node has started it anew. What it says of itself, such as that the
+    /// node is Ready, comes later.
+    ///
+    /// # Errors
+    /// It does not run, or did not come back within ten seconds.
+    pub fn restart(&self, program: &str) -> Result<()> {
+        let failed = |status: &str| TestbedError::Failed {
+            what: format!("restart of {program} of {}", self.name()),
+            status: status.into(),
+            tail: tail(&self.log(program), TAIL_LINES),
+        };
+        let old = self.program_pid(program);
+        let pid = old.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.ok_or_else(|| failed("it is not running"))?;
+        let again = self.dir.join(format!("again.{program}"));
+        std::fs::write(&again, "").map_err(TestbedError::io(&again))?;
+        kill_process(pid, Signal::KILL).map_err(|e| failed(&e.to_string()))?;
+        let began = Instant::now();
+        while self.program_pid(program).is_none_or(|new| Some(new) == old) {
+            if began.elapsed() > Duration::from_secs(10) {
+                return Err(failed("not back 10 s after SIGKILL"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     fn init_log(&self) -> PathBuf {

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::in_pod::{DATA, FILES, InPod};
+use super::in_pod::{DATA, FILES, InPod, NAMESPACE};
 use crate::add_ons::AddOn;
 use crate::control_plane::{ControlPlane, START_DEADLINE};
 use crate::error::Result;
@@ -111,8 +111,10 @@ impl ControlPlane {
         ];
         self.run_in_pod(InPod {
             add_on: AddOn::Prometheus,
+            namespace: NAMESPACE,
             args: args.into(),
             port: 9090,
+            ready: None,
             files: self.config.prometheus.files(),
         })
         .await?;

@@ -276,3 +276,120 @@ async fn a_sandbox_runs_on_a_real_node_and_so_does_a_claimed_one() {
     lab.apply_yaml("another", &another).await.unwrap();
     comes_to(&lab, sandbox, "another", "Ready").await.unwrap();
 }
+
+const MEASURED: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: measured, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: web, image: 'karat.local/echo:1', args: ['8080']}]
+";
+
+/// The answer to a GET.
+async fn answer(client: &kube::Client, path: &str) -> Result<String, String> {
+    let request = http::Request::get(path).body(Vec::new());
+    let asked = client.request_text(request.map_err(|e| e.to_string())?);
+    asked.await.map_err(|e| e.to_string())
+}
+
+#[tokio::test]
+async fn metrics_server_has_a_number_for_a_node_and_for_a_running_pod() {
+    if let Err(why) = can_run_nodes() {
+        let test = "add_ons::metrics_server_has_a_number_for_a_node_and_for_a_running_pod";
+        return not_run(test, &why);
+    }
+    let lab = ControlPlane::builder()
+        .with(AddOn::MetricsServer)
+        .real_nodes(1)
+        .start()
+        .await
+        .unwrap();
+    lab.apply_yaml("measured", MEASURED).await.unwrap();
+    let client = lab.client().await.unwrap();
+    let node = lab.real_nodes()[0].name();
+    // A number of an amount, such as `12m` or `3456Ki`, that is not zero.
+    let counts = |amount: &serde_json::Value| {
+        let text = amount.as_str().unwrap_or_default();
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        digits.parse::<u64>().is_ok_and(|number| number > 0)
+    };
+    let served = "/apis/metrics.k8s.io/v1beta1";
+    lab.wait_until("node and pod have numbers", async || {
+        let of_node = answer(&client, &format!("{served}/nodes/{node}")).await?;
+        let of_node: serde_json::Value =
+            serde_json::from_str(&of_node).map_err(|e| e.to_string())?;
+        let path = format!("{served}/namespaces/default/pods/measured");
+        let of_pod = answer(&client, &path).await?;
+        let of_pod: serde_json::Value = serde_json::from_str(&of_pod).map_err(|e| e.to_string())?;
+        let usage = &of_pod["containers"][0]["usage"];
+        if counts(&of_node["usage"]["cpu"])
+            && counts(&of_node["usage"]["memory"])
+            && counts(&usage["memory"])
+        {
+            Ok(())
+        } else {
+            Err(format!("{of_node} {of_pod}"))
+        }
+    })
+    .await
+    .unwrap();
+    let pid = lab.add_on_pid(AddOn::MetricsServer).unwrap();
+    drop(lab);
+    assert!(!alive(pid));
+}
+
+const MODEL: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: model, namespace: inference, labels: {app: model}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: model, image: 'karat.local/tool:1', args: [model, '8000']}]
+";
+
+const BAD_POOL: &str = "apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: bad, namespace: inference}
+spec: {selector: {matchLabels: {app: model}}, targetPorts: [], endpointPickerRef: {name: gateway, port: {number: 9002}}}
+";
+
+#[tokio::test]
+async fn the_endpoint_picker_is_healthy_and_knows_the_servers_of_its_pool() {
+    if let Err(why) = can_run_nodes() {
+        let test = "add_ons::the_endpoint_picker_is_healthy_and_knows_the_servers_of_its_pool";
+        return not_run(test, &why);
+    }
+    // That it is healthy by gRPC, which it is not without its pool, is awaited by the start.
+    let lab = ControlPlane::builder()
+        .with(AddOn::Gateway)
+        .real_nodes(1)
+        .start()
+        .await
+        .unwrap();
+    let client = lab.client().await.unwrap();
+    for kinds in [
+        "/apis/gateway.networking.k8s.io/v1/httproutes",
+        "/apis/inference.networking.x-k8s.io/v1alpha2/inferenceobjectives",
+    ] {
+        answer(&client, kinds).await.unwrap();
+    }
+    let refused = apply_yaml(&client, "bad", BAD_POOL).await.unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("targetPorts"),
+        "{refused:?}"
+    );
+
+    lab.apply_yaml("model", MODEL).await.unwrap();
+    lab.wait_until("the picker knows a server", async || {
+        let path = "/api/v1/namespaces/inference/services/gateway:9090/proxy/metrics";
+        let text = answer(&client, path).await?;
+        let of_pods = "inference_pool_per_pod_queue_size{";
+        let mut lines = text.lines().filter(|line| line.starts_with(of_pods));
+        if lines.any(|line| line.contains("\"model-rank-0\"") && line.contains("\"pool\"")) {
+            Ok(())
+        } else {
+            Err("it knows none".to_owned())
+        }
+    })
+    .await
+    .unwrap();
+}

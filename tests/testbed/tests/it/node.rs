@@ -445,6 +445,74 @@ spec: {spec: {devices: {requests: [{name: d, exactly: {deviceClassName: test-dev
 }
 
 #[tokio::test]
+async fn a_unit_of_a_device_plugin_is_one_device_also_after_the_kubelet_began_anew() {
+    if skipped("a_unit_of_a_device_plugin_is_one_device_also_after_the_kubelet_began_anew") {
+        return;
+    }
+    let lab = ControlPlane::builder()
+        .real_nodes(1)
+        .with(AddOn::DevicePlugin)
+        .start()
+        .await
+        .unwrap();
+    let nobody = |name: &str| {
+        pod(
+            name,
+            images::TOOL,
+            "[open, /dev/karat-dev-0, /dev/karat-dev-1]",
+            "  restartPolicy: Never\n",
+        )
+    };
+    let holder = |name: &str| {
+        nobody(name).replace(
+            "    securityContext:",
+            "    resources: {limits: {karat.local/test-device: '1'}}\n    securityContext:",
+        )
+    };
+    let yaml = [
+        NAMESPACE.to_owned(),
+        holder("first"),
+        holder("second"),
+        nobody("nobody"),
+    ];
+    lab.apply_yaml("devices", &yaml.join("---\n"))
+        .await
+        .unwrap();
+    // Pods run as a user whom not every device lets in; what is asked is which file is there.
+    let absent = async |name: &str| {
+        let log = log_of(&lab, name, "karat-dev-1").await.unwrap();
+        log.matches("\"errno\":\"ENOENT\"").count()
+    };
+    assert_eq!(absent("first").await, 1);
+    assert_eq!(absent("second").await, 1);
+    assert_eq!(absent("nobody").await, 2);
+
+    let node = &lab.real_nodes()[0];
+    let said = lab.device_plugin_log(node);
+    let listed = || {
+        let text = std::fs::read_to_string(&said).map_err(|e| e.to_string())?;
+        Ok::<usize, String>(text.lines().filter(|line| *line == "listed").count())
+    };
+    assert_eq!(listed(), Ok(1));
+    node.restart("kubelet").unwrap();
+    lab.wait_until(
+        "the new kubelet knows the devices",
+        async || match listed()? {
+            1 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        },
+    )
+    .await
+    .unwrap();
+    lab.apply_yaml("third", &holder("third")).await.unwrap();
+    assert_eq!(absent("third").await, 1);
+
+    let (number, state) = (number(&lab.url()), lab.state_dir().to_owned());
+    drop(lab);
+    nothing_left(&state, number);
+}
+
+#[tokio::test]
 async fn two_nodes_reach_each_others_pods_and_one_can_fail() {
     if skipped("two_nodes_reach_each_others_pods_and_one_can_fail") {
         return;
