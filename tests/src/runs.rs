@@ -123,12 +123,24 @@ pub async fn run_with_images(
 /// # Errors
 /// They cannot be built.
 pub fn own_images(say: impl Fn(&str) + Sync) -> Result<Images> {
+    own_images_as(say, Placement::default())
+}
+
+/// The images of the program, and those of manifests, where an operator says that they are.
+///
+/// # Errors
+/// As [`own_images`].
+pub fn own_images_at(placement: Placement) -> Result<Images> {
+    own_images_as(|_| {}, placement)
+}
+
+fn own_images_as(say: impl Fn(&str) + Sync, placement: Placement) -> Result<Images> {
     let built = karat_testbed::images::build(say)?.images;
     let digests = built.into_iter().filter_map(|image| {
         let name = image.name.rsplit('/').next()?.split(':').next()?;
         Some((name.to_owned(), image.digest.clone()))
     });
-    Ok(Images::new(&digests.collect(), Placement::default()))
+    Ok(Images::new(&digests.collect(), placement))
 }
 
 /// As [`run_set()`], with images of the program.

@@ -1,7 +1,8 @@
 //! What is done with an operator: a valid object and a flawed one are created, a child is deleted, the object is edited and deleted.
 
 use karat_sdk::admission::{Refuser, create_patiently, is_unasked};
-use karat_sdk::kube::{PatchKind, wait_for};
+use karat_sdk::inventory::{self, all_pulled};
+use karat_sdk::kube::{PatchKind, wait_for_beside};
 use karat_sdk::wait;
 use karat_sdk::{
     Case, CaseId, Conclusion, Error, Object, Query, Reason, Result, Target, Value, run,
@@ -199,13 +200,18 @@ impl<'a> Steps<'a> {
         let (success, failure) = (operator.text("success"), operator.text("failure"));
         let query = self.target().query();
         let what = format!("condition {success} of the valid object");
-        let said = wait_for(&query, ends, self.reconcile, &what, |object| {
+        let ended = |object: &Object| {
             let is = |kind: &str| {
                 let condition = object.condition(kind)?;
                 (condition.status == "True").then(|| condition.message.to_owned())
             };
             is(success).map(Ok).or_else(|| is(failure).map(Err))
-        });
+        };
+        // Whoever made them, only pods of this probe are here.
+        let pods = Query::new("v1", "pods").in_namespace(&self.namespace);
+        let pods = pods.keep(inventory::SEEN);
+        let pulled = || all_pulled(&pods.list()?);
+        let said = wait_for_beside(&query, ends, self.reconcile, &what, ended, pulled);
         Ok(match said {
             Ok(Ok(_)) => {
                 case.observe("final state", success);
@@ -215,7 +221,7 @@ impl<'a> Steps<'a> {
                 Reason::InsufficientCapacity,
                 format!("the operator says {failure}: {said}"),
             ),
-            // Children without an end may lack room, or an image.
+            // Children without an end may lack room.
             Err(error) if error.is_deadline() => {
                 Conclusion::unknown(Reason::Deadline, error.to_string())
             }

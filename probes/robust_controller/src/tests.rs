@@ -400,6 +400,23 @@ fn a_webhook_without_anybody_behind_it_is_found() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = JobSet {
+        never_ends: true,
+        ..JobSet::default()
+    }
+    .cluster();
+    cluster.without_images();
+    cluster.controller(|cluster| {
+        if cluster.object("pods", SPACE, "short-w-0-0").is_null() {
+            cluster.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "short-w-0-0", "namespace": SPACE},
+                "status": {"phase": "Running"}}));
+        }
+    });
+    run(cluster).assert_image_unavailable("reconciles");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<RobustController>(manifest::TEXT, || {
         JobSet::default().cluster()
