@@ -2,9 +2,10 @@
 //!
 //! All of it is data (`operators/*.json`); a further operator is a further file and its lines in `probe.toml`. In its texts
 //! `@name` stands for the object's name, `@pod` for the spec of a pod that ends, `@stays` for one that does not, `@gated`
-//! for one that no scheduler takes.
+//! for one that no scheduler takes. All of them lie on the nodes of the lease.
 
 use karat_sdk::build::{PodBuilder, from_text};
+use karat_sdk::leases::LeasedNode;
 use karat_sdk::{Result, Value, json, run};
 
 use crate::manifest::images;
@@ -54,14 +55,21 @@ impl Operator {
         names.find(|name| known.unwrap_or_default().iter().any(|known| known == name))
     }
 
-    /// A valid object. `lasting` stays as it is until it is deleted, `short` comes to an end; none if there is no such one.
-    pub(crate) fn object(&self, which: &str, version: &str, name: &str) -> Result<Option<Value>> {
+    /// A valid object with pods on these nodes. `lasting` stays as it is until it is deleted, `short` comes to an end; none if there
+    /// is no such one.
+    pub(crate) fn object(
+        &self,
+        which: &str,
+        version: &str,
+        name: &str,
+        nodes: &[LeasedNode],
+    ) -> Result<Option<Value>> {
         let spec = &self.data[which];
         if spec.is_null() {
             return Ok(None);
         }
         let mut spec = spec.clone();
-        fill(&mut spec, &run::image(images::SHELL)?);
+        fill(&mut spec, &run::image(images::SHELL)?, nodes);
         Ok(Some(json!({
             "apiVersion": format!("{}/{version}", self.text("group")),
             "kind": self.text("kind"),
@@ -71,8 +79,13 @@ impl Operator {
     }
 
     /// The lasting object with the flaw.
-    pub(crate) fn flawed(&self, version: &str, name: &str) -> Result<Option<Value>> {
-        let mut object = self.object("lasting", version, name)?;
+    pub(crate) fn flawed(
+        &self,
+        version: &str,
+        name: &str,
+        nodes: &[LeasedNode],
+    ) -> Result<Option<Value>> {
+        let mut object = self.object("lasting", version, name, nodes)?;
         if let Some(object) = &mut object {
             for (field, value) in self.data["flaw"].as_object().into_iter().flatten() {
                 object["spec"][field] = value.clone();
@@ -114,13 +127,14 @@ impl Operator {
     }
 }
 
-fn fill(value: &mut Value, image: &str) {
+fn fill(value: &mut Value, image: &str, nodes: &[LeasedNode]) {
     match value {
         Value::String(text) if text.starts_with('@') => {
             let stays = text == "@stays";
             let sleep = if stays { "3600" } else { "1" };
             let mut pod = PodBuilder::tool("filled", image)
                 .command(&["sleep", sleep])
+                .on_leased(nodes)
                 .build();
             let mut spec = pod["spec"].take();
             if text == "@gated" {
@@ -133,8 +147,10 @@ fn fill(value: &mut Value, image: &str) {
             }
             *value = spec;
         }
-        Value::Object(fields) => fields.values_mut().for_each(|value| fill(value, image)),
-        Value::Array(items) => items.iter_mut().for_each(|value| fill(value, image)),
+        Value::Object(fields) => fields
+            .values_mut()
+            .for_each(|value| fill(value, image, nodes)),
+        Value::Array(items) => items.iter_mut().for_each(|value| fill(value, image, nodes)),
         _ => {}
     }
 }

@@ -3,6 +3,7 @@
 use karat_sdk::admission::{Refuser, create_patiently, is_unasked};
 use karat_sdk::inventory::{self, all_pulled};
 use karat_sdk::kube::{PatchKind, wait_for_beside};
+use karat_sdk::leases::LeasedNode;
 use karat_sdk::wait;
 use karat_sdk::{
     Case, CaseId, Conclusion, Error, Object, Query, Reason, Result, Target, Value, run,
@@ -25,10 +26,21 @@ const SEEN: &[&str] = &[
     "/spec/replicas",
 ];
 
+/// All that need a node for the pods of the objects, the first one first.
+pub(crate) const STEPS: [CaseId; 5] = [
+    cases::ACCEPTED,
+    cases::REJECTS,
+    cases::RECONCILES,
+    cases::HEALS,
+    cases::CLEANS,
+];
+
 /// The steps, with what they need.
 pub(crate) struct Steps<'a> {
     found: &'a Installed,
     namespace: String,
+    /// Where its pods lie.
+    nodes: Vec<LeasedNode>,
     /// The valid object that stays.
     name: String,
     /// The one that comes to an end.
@@ -40,10 +52,15 @@ pub(crate) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    pub(crate) fn new(found: &'a Installed, namespace: String) -> Result<Self> {
+    pub(crate) fn new(
+        found: &'a Installed,
+        namespace: String,
+        nodes: &[LeasedNode],
+    ) -> Result<Self> {
         Ok(Steps {
             found,
             namespace,
+            nodes: nodes.to_vec(),
             name: run::name("valid"),
             short: run::name("short"),
             has_short: Cell::new(false),
@@ -56,14 +73,8 @@ impl<'a> Steps<'a> {
     pub(crate) fn take(&self) -> Result<()> {
         let mut stored = None;
         let said = cases::ACCEPTED.check("", |case| self.accepted(case, &mut stored))?;
-        let rest: [CaseId; 4] = [
-            cases::REJECTS,
-            cases::RECONCILES,
-            cases::HEALS,
-            cases::CLEANS,
-        ];
         let Some(stored) = stored.filter(|_| said.is_pass()) else {
-            return said.leaves_untried(&rest);
+            return said.leaves_untried(&STEPS[1..]);
         };
         cases::REJECTS.check("", |case| self.rejects(case))?;
         let said = cases::RECONCILES.check("", |case| self.reconciles(case, &stored))?;
@@ -94,7 +105,9 @@ impl<'a> Steps<'a> {
 
     fn accepted(&self, case: &Case, stored: &mut Option<Object>) -> Result<Conclusion> {
         let operator = &self.found.operator;
-        let Some(object) = operator.object("lasting", self.found.version(), &self.name)? else {
+        let Some(object) =
+            operator.object("lasting", self.found.version(), &self.name, &self.nodes)?
+        else {
             return Ok(Conclusion::unknown(
                 Reason::VersionSkew,
                 "this probe has no object for the operator",
@@ -124,7 +137,7 @@ impl<'a> Steps<'a> {
         let operator = &self.found.operator;
         case.observe("flaw", operator.text("flaw-says"));
         let name = run::name("flawed");
-        let Some(object) = operator.flawed(self.found.version(), &name)? else {
+        let Some(object) = operator.flawed(self.found.version(), &name, &self.nodes)? else {
             return Ok(Conclusion::unknown(
                 Reason::VersionSkew,
                 "this probe knows no flaw for the operator",
@@ -189,7 +202,7 @@ impl<'a> Steps<'a> {
             case.observe(resource, child.uid());
         }
         // What shall come to an end is another object, so that the first one keeps its children.
-        let ends = match operator.object("short", self.found.version(), &self.short)? {
+        let ends = match operator.object("short", self.found.version(), &self.short, &self.nodes)? {
             Some(object) => {
                 self.create(&object)?;
                 self.has_short.set(true);

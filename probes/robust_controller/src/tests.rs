@@ -86,6 +86,9 @@ impl JobSet {
     fn cluster(self) -> FakeCluster {
         let mut cluster = FakeCluster::new("v1.37.0");
         serve(&mut cluster);
+        cluster.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+            "spec": {"taints": [{"key": "vendor.example/gpu", "effect": "NoSchedule"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"cpu": "4"}}}));
         let established = if self.is_not_established {
             "False"
         } else {
