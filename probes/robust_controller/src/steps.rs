@@ -4,7 +4,7 @@ use karat_sdk::admission::{Refuser, create_patiently, is_unasked};
 use karat_sdk::inventory::{self, all_pulled};
 use karat_sdk::kube::{PatchKind, wait_for_beside};
 use karat_sdk::leases::LeasedNode;
-use karat_sdk::wait;
+use karat_sdk::wait::{self, Deadline};
 use karat_sdk::{
     Case, CaseId, Conclusion, Error, Object, Query, Reason, Result, Target, Value, run,
 };
@@ -16,6 +16,8 @@ use crate::manifest::{cases, settings};
 
 /// How long a webhook that does not answer is asked again.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long it may take a webhook to hear of an object that another one refers to.
+const HEARD: Duration = Duration::from_secs(10);
 /// Between two looks.
 const REST: Duration = Duration::from_secs(1);
 /// What is looked at below an object.
@@ -79,7 +81,7 @@ impl<'a> Steps<'a> {
         cases::REJECTS.check("", |case| self.rejects(case))?;
         let said = cases::RECONCILES.check("", |case| self.reconciles(case, &stored))?;
         if said.is_pass() {
-            let said = cases::HEALS.check("", |case| self.heals(case))?;
+            let said = cases::HEALS.check("", |case| self.heals(case, &stored))?;
             if said.is_pass() {
                 cases::FOLLOWS.check("", |case| self.follows(case, &stored))?;
             }
@@ -90,31 +92,57 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
+    /// A resource of the operator.
+    fn resource(&self, resource: &str) -> Target {
+        let group = self.found.operator.text("group");
+        let version = format!("{group}/{}", self.found.version());
+        Target::new(&version, resource).in_namespace(&self.namespace)
+    }
+
     fn target(&self) -> Target {
-        let operator = &self.found.operator;
-        let version = format!("{}/{}", operator.text("group"), self.found.version());
-        Target::new(&version, operator.text("resource")).in_namespace(&self.namespace)
+        self.resource(self.found.operator.text("resource"))
     }
 
     /// Creates, again and again while the operator's own webhook cannot be called.
-    fn create(&self, object: &Value) -> Result<Object> {
-        create_patiently(&self.target(), object, ANSWER, |said| {
-            self.found.is_mine(said)
-        })
+    fn create(&self, target: &Target, object: &Value) -> Result<Object> {
+        create_patiently(target, object, ANSWER, |said| self.found.is_mine(said))
+    }
+
+    /// Creates a valid object, and before it what it refers to; none where the operator has no such object.
+    fn make(&self, which: &str, name: &str) -> Result<Option<Object>> {
+        let operator = &self.found.operator;
+        let version = self.found.version();
+        let Some(object) = operator.object(which, version, name, &self.nodes)? else {
+            return Ok(None);
+        };
+        let first = operator.first(which, version, name, &self.nodes)?;
+        if let Some(first) = &first {
+            self.create(&self.resource(operator.first_resource()), first)?;
+        }
+        let deadline = Deadline::after(HEARD);
+        loop {
+            match self.create(&self.target(), &object) {
+                // Its webhook hears of the first object a moment after the server has it.
+                Err(Error::Answered(answer))
+                    if first.is_some()
+                        && !is_unasked(&answer)
+                        && self.found.is_mine(&answer.message)
+                        && !deadline.left().is_zero() =>
+                {
+                    wait::sleep(REST)?;
+                }
+                other => return other.map(Some),
+            }
+        }
     }
 
     fn accepted(&self, case: &Case, stored: &mut Option<Object>) -> Result<Conclusion> {
-        let operator = &self.found.operator;
-        let Some(object) =
-            operator.object("lasting", self.found.version(), &self.name, &self.nodes)?
-        else {
-            return Ok(Conclusion::unknown(
+        match self.make("lasting", &self.name) {
+            Ok(None) => Ok(Conclusion::unknown(
                 Reason::VersionSkew,
                 "this probe has no object for the operator",
-            ));
-        };
-        match self.create(&object) {
-            Ok(object) => {
+            )),
+            Ok(Some(object)) => {
                 case.observe("object", object.uid());
                 *stored = Some(object);
                 Ok(Conclusion::Pass)
@@ -143,7 +171,7 @@ impl<'a> Steps<'a> {
                 "this probe knows no flaw for the operator",
             ));
         };
-        match self.create(&object) {
+        match self.create(&self.target(), &object) {
             Ok(_) => {
                 // Nobody shall work on it.
                 self.target().discard(&name, None)?;
@@ -202,9 +230,8 @@ impl<'a> Steps<'a> {
             case.observe(resource, child.uid());
         }
         // What shall come to an end is another object, so that the first one keeps its children.
-        let ends = match operator.object("short", self.found.version(), &self.short, &self.nodes)? {
-            Some(object) => {
-                self.create(&object)?;
+        let ends = match self.make("short", &self.short)? {
+            Some(_) => {
                 self.has_short.set(true);
                 &self.short
             }
@@ -242,23 +269,43 @@ impl<'a> Steps<'a> {
         })
     }
 
-    fn heals(&self, case: &Case) -> Result<Conclusion> {
+    /// What is deleted below the object (`delete`), or comes back (`returns`): by label, or all its children.
+    fn below(&self, part: &str, owner: &Object) -> Result<Vec<Object>> {
+        let selector = self.found.operator.heal(part, &self.name);
+        if selector.is_empty() {
+            return self.children(owner);
+        }
+        let found = self.healing().query().labels(selector).keep(SEEN);
+        found.list()
+    }
+
+    /// The resource of what is deleted below the object.
+    fn healing(&self) -> Target {
         let operator = &self.found.operator;
         let part = |part: &str| operator.heal(part, &self.name);
-        let target =
-            Target::new(&part("api-version"), &part("resource")).in_namespace(&self.namespace);
-        let list = |selector: &str| target.query().labels(selector).keep(SEEN).list();
-        let before = list(&part("returns"))?;
-        let Some(child) = list(&part("delete"))?.into_iter().next() else {
+        let (version, resource) = (part("api-version"), part("resource"));
+        let target = if resource.is_empty() {
+            let (version, resource, _) = operator.child();
+            Target::new(version, resource)
+        } else {
+            Target::new(&version, &resource)
+        };
+        target.in_namespace(&self.namespace)
+    }
+
+    fn heals(&self, case: &Case, stored: &Object) -> Result<Conclusion> {
+        let before = self.below("returns", stored)?;
+        let Some(child) = self.below("delete", stored)?.into_iter().next() else {
             return Ok(Conclusion::unknown(
                 Reason::Deadline,
                 "there is nothing below the object that could be deleted",
             ));
         };
-        case.observe("deleted", format!("{} {}", part("resource"), child.uid()));
-        target.delete(child.name())?;
+        case.observe("deleted", &child);
+        case.observe("its uid", child.uid());
+        self.healing().delete(child.name())?;
         let back = wait::poll(REST, self.heal, "that it comes back", || {
-            let now = list(&part("returns"))?;
+            let now = self.below("returns", stored)?;
             Ok(now.into_iter().find(|one| {
                 one.at("/metadata/deletionTimestamp").is_null()
                     && before.iter().all(|old| old.uid() != one.uid())
@@ -305,6 +352,13 @@ impl<'a> Steps<'a> {
         self.target().delete(&self.name)?;
         if self.has_short.get() {
             self.target().discard(&self.short, None)?;
+        }
+        // Its operator holds on to it as long as it is in use, and is there now.
+        let first = self.found.operator.first_resource();
+        if !first.is_empty() {
+            for name in [&self.name, &self.short] {
+                self.resource(first).discard(name, None)?;
+            }
         }
         let mut left = String::new();
         let gone = wait::poll(REST, self.heal, "the end of the object", || {
