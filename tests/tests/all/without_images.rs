@@ -105,11 +105,11 @@ async fn a_missing_image_is_told_by_every_probe() -> Result<()> {
     let engine = Engine::new(&EngineOptions::default())?;
     let mut probes: Vec<Probe> = suite(&engine)?;
     probes.retain(|probe| {
-        let id = probe.manifest().id.to_string();
-        id != STARTS_NONE && (gvisor.met || id != "workload-sandboxing")
+        let id = &probe.manifest().id;
+        *id != STARTS_NONE && (gvisor.met || *id != "workload-sandboxing")
     });
     if let Ok(only) = std::env::var("KARAT_PROBE") {
-        probes.retain(|probe| probe.manifest().id.to_string() == only);
+        probes.retain(|probe| probe.manifest().id == only);
     }
     let started = probes.len();
     let folder = tempfile::tempdir()?;
