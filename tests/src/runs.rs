@@ -123,14 +123,18 @@ pub async fn run_with_images(
 /// # Errors
 /// They cannot be built.
 pub fn own_images(say: impl Fn(&str) + Sync) -> Result<Images> {
-    own_images_at(say, Placement::default())
+    own_images_as(say, Placement::default())
 }
 
-/// As [`own_images`], where the operator says.
+/// The images of the program, and those of manifests, where an operator says that they are.
 ///
 /// # Errors
-/// They cannot be built.
-pub fn own_images_at(say: impl Fn(&str) + Sync, placement: Placement) -> Result<Images> {
+/// As [`own_images`].
+pub fn own_images_at(placement: Placement) -> Result<Images> {
+    own_images_as(|_| {}, placement)
+}
+
+fn own_images_as(say: impl Fn(&str) + Sync, placement: Placement) -> Result<Images> {
     let built = karat_testbed::images::build(say)?.images;
     let digests = built.into_iter().filter_map(|image| {
         let name = image.name.rsplit('/').next()?.split(':').next()?;

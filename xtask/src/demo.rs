@@ -34,25 +34,6 @@ scheduling:
   nodeSelector: {kubernetes.io/hostname: real-0}
 ";
 
-/// The real node is for pods that have to run: it has the images of the program and no registry. Leases keep other probes away
-/// from it, this keeps pods away that no lease is for; those of leases tolerate it.
-const NOT_FOR_ALL: &str = "apiVersion: v1
-kind: Node
-metadata: {name: real-0}
-spec:
-  taints: [{key: karat.test/containers, effect: NoSchedule}]
-";
-/// Where pods go that no lease is for: every other node is tainted.
-const PLAIN: &str = "apiVersion: v1
-kind: Node
-metadata:
-  name: plain-0
-  annotations: {kwok.x-k8s.io/node: fake}
-  labels: {type: kwok, kubernetes.io/hostname: plain-0, kubernetes.io/arch: amd64, kubernetes.io/os: linux}
-status:
-  allocatable: {cpu: \"32\", memory: 256Gi, pods: \"110\"}
-  capacity: {cpu: \"32\", memory: 256Gi, pods: \"110\"}
-";
 /// Device files that the demo's driver lends to pods: nothing can be broken with them.
 const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
 
@@ -335,12 +316,6 @@ async fn start(real: &Real) -> Result<ControlPlane> {
         let class = cluster.apply_yaml("RuntimeClass", SANDBOXES).await;
         class.with_context(advice)?;
     }
-    if !matches!(real, Real::No(_)) {
-        let tainted = cluster.apply_yaml("the real node", NOT_FOR_ALL).await;
-        tainted.with_context(advice)?;
-    }
-    let plain = cluster.apply_yaml("the plain node", PLAIN).await;
-    plain.with_context(advice)?;
     for fixture in FIXTURES {
         cluster.apply(fixture).await.with_context(advice)?;
     }

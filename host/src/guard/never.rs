@@ -160,6 +160,7 @@ const MADE_BY_CONTROLLERS: &[(&str, &str)] = &[
     ("", "pods"),
     ("apps", "replicasets"),
     ("batch", "jobs"),
+    ("jobset.x-k8s.io", "jobsets"),
     ("resource.k8s.io", "resourceclaims"),
 ];
 

@@ -3,7 +3,7 @@
 use crate::dialect::Kind;
 use crate::place::{Place, REST, too_few};
 use karat_sdk::admission::is_unknown_field;
-use karat_sdk::inventory::is_ready;
+use karat_sdk::inventory::{all_pulled, is_ready};
 use karat_sdk::kube::wait_for;
 use karat_sdk::{Case, Conclusion, Error, Object, Reason, Result, clock, json, run, wait};
 
@@ -37,6 +37,7 @@ fn filled(
     let full = wait::poll(REST, within, "", || {
         found = place.pods_of(pool.uid())?;
         found.retain(|pod| Some(pod.uid()) != without);
+        all_pulled(&found)?;
         let ready = found.iter().filter(|pod| is_ready(pod)).count();
         Ok((ready >= WARM).then_some(()))
     });

@@ -2,8 +2,8 @@
 
 use crate::dialect::{Kind, Version};
 use crate::place::{PORT, Place, REST, too_few};
-use karat_sdk::inventory::{is_ready, not_running};
-use karat_sdk::kube::{PatchKind, wait_for};
+use karat_sdk::inventory::{all_pulled, is_ready, not_running};
+use karat_sdk::kube::{PatchKind, wait_for, wait_for_beside};
 use karat_sdk::{Case, Conclusion, Object, Query, Reason, Result, clock, pods, run, wait};
 
 /// A sandbox that runs.
@@ -30,7 +30,8 @@ pub(crate) fn runs<'a>(
     let made = target.create(&place.dialect.sandbox(&name, &place.content()))?;
     case.observe("sandbox", made.uid());
     let ready = |sandbox: &Object| is_true(sandbox, "Ready").then(|| sandbox.clone());
-    let said = wait_for(&target.query(), &name, place.ready, "", ready);
+    let pulled = || all_pulled(&place.pods_of(made.uid())?);
+    let said = wait_for_beside(&target.query(), &name, place.ready, "", ready, pulled);
     // As soon as it says so, before anything else can become true.
     let pods = place.pods_of(made.uid())?;
     for pod in &pods {
@@ -151,6 +152,7 @@ impl Running<'_> {
         let mut found = Vec::new();
         let back = wait::poll(REST, self.place.ready, "", || {
             found = self.place.pods_of(self.sandbox.uid())?;
+            all_pulled(&found)?;
             Ok(found.iter().find(|pod| is_ready(pod)).cloned())
         });
         match back {

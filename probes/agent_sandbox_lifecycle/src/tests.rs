@@ -23,7 +23,6 @@ enum Wrong {
     NeverReady,
     /// Two pods for a sandbox.
     Two,
-    NoImage,
     /// The name in the status is missing, or leads nowhere.
     NoFqdn,
     NoName,
@@ -84,16 +83,12 @@ fn put_pod(cluster: &mut FakeCluster, name: &str, of: &Value, template: &Value, 
 }
 
 /// Pods begin to run a look after they were made.
-fn kubelet(cluster: &mut FakeCluster, wrong: Wrong) {
+fn kubelet(cluster: &mut FakeCluster) {
     for pod in cluster.objects("pods") {
         if pod["status"]["phase"] == "Running" {
             continue;
         }
-        let status = if wrong == NoImage {
-            json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]})
-        } else {
-            json!({"phase": "Running", "podIP": "10.9.8.7", "conditions": [{"type": "Ready", "status": "True"}]})
-        };
+        let status = json!({"phase": "Running", "podIP": "10.9.8.7", "conditions": [{"type": "Ready", "status": "True"}]});
         let name = text(&pod["metadata"]["name"]);
         cluster.change("pods", SPACE, &name, |pod| pod["status"] = status);
     }
@@ -269,7 +264,7 @@ fn cluster_of(versions: &'static [&'static str], wrong: Wrong) -> FakeCluster {
         pools(cluster, wrong);
         claims(cluster, wrong);
         if wrong != ReadyAtOnce {
-            kubelet(cluster, wrong);
+            kubelet(cluster);
         }
     });
     cluster.commands(move |asked| answers(asked, wrong));
@@ -335,9 +330,12 @@ fn each_fault_is_found_where_it_is() {
 }
 
 #[test]
-fn an_image_that_is_missing_is_no_fault_of_agent_sandbox() {
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster(Nothing);
+    cluster.without_images();
+    let run = testing::run::<AgentSandboxLifecycle>(manifest::TEXT, cluster);
     for id in ["runs", "pool", "claim", "ends"] {
-        run(NoImage).assert_unknown(id, Reason::ImageUnavailable);
+        run.assert_image_unavailable(id);
     }
 }
 

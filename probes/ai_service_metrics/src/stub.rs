@@ -145,13 +145,9 @@ fn pod(name: &str, nodes: &[LeasedNode]) -> Result<karat_sdk::Value> {
 fn not_ready(pods: &Query, name: &str, limit: Duration) -> Result<Option<Conclusion>> {
     let mut last = None;
     let ready = kube::wait_for(pods, name, limit, "readiness of the workload", |pod| {
-        let pulled_in_vain = matches!(
-            inventory::waiting(pod),
-            "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName"
-        );
         let is_ready = pod.condition("Ready").is_some_and(|it| it.status == "True");
         last = Some(pod.clone());
-        (is_ready || pulled_in_vain || inventory::has_ended(pod)).then_some(is_ready)
+        (is_ready || inventory::has_ended(pod)).then_some(is_ready)
     });
     let text = match ready {
         Ok(true) => return Ok(None),

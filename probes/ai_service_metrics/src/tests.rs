@@ -508,6 +508,13 @@ fn requests_that_are_lost_are_no_fault_of_the_monitoring() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let (mut cluster, ..) = bare();
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("workload");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<AiServiceMetrics>(manifest::TEXT, || {
         plain(Monitoring::default())

@@ -482,6 +482,13 @@ fn missing_optional_permissions_leave_the_verdict_alone() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = with_devices("v1.37.0", &["v1"], Scheduler::default());
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("allocated");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<DraSupport>(manifest::TEXT, || {
         with_devices("v1.37.0", &["v1"], Scheduler::default())

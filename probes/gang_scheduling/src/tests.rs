@@ -550,6 +550,13 @@ fn a_queue_that_is_too_small_is_no_fail() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = healthy();
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("together");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<GangScheduling>(manifest::TEXT, || {
         FakeKueue::default().cluster()

@@ -268,6 +268,13 @@ fn played_nodes_cannot_be_resized() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster("v1.37.0", Wrong::Nothing, false);
+    cluster.without_images();
+    testing::run::<InplacePodResize>(manifest::TEXT, cluster).assert_image_unavailable("runs");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<InplacePodResize>(manifest::TEXT, || {
         cluster("v1.37.0", Wrong::Nothing, false)

@@ -141,6 +141,7 @@ impl Alive<'_> {
         let ready = wait::poll(REST, self.sets.pods, "", || {
             now = self.now()?;
             now.retain(|pod| old.iter().all(|old| old.uid() != pod.uid()));
+            inventory::all_pulled(&now)?;
             let ready = now.iter().filter(|pod| is_ready(pod)).count();
             Ok((ready >= PODS).then_some(()))
         });

@@ -25,7 +25,6 @@ enum Wrong {
     PodLabels,
     /// Pods find no node, or no image.
     NoRoom,
-    NoImage,
     /// The name leads nowhere, or to somebody else, or nobody reaches anybody.
     NoName,
     OtherName,
@@ -210,9 +209,6 @@ fn work(cluster: &mut FakeCluster, job: &Value, wrong: Wrong) {
             NoRoom => {
                 json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]})
             }
-            NoImage => {
-                json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]})
-            }
             _ => {
                 json!({"phase": "Running", "podIP": "10.9.8.7", "conditions": [{"type": "Ready", "status": "True"}]})
             }
@@ -224,7 +220,7 @@ fn work(cluster: &mut FakeCluster, job: &Value, wrong: Wrong) {
             "spec": {"nodeName": "n1"}, "status": status,
         }));
     }
-    if matches!(wrong, NoRoom | NoImage) || is(job, "Complete") || is(job, "Failed") {
+    if wrong == NoRoom || is(job, "Complete") || is(job, "Failed") {
         return;
     }
     let container = &job["spec"]["template"]["spec"]["containers"][0];
@@ -374,9 +370,18 @@ fn each_fault_is_found_where_it_is() {
 fn what_pods_lack_is_no_fault_of_jobset() {
     run(NoRoom).assert_unknown("children", Reason::InsufficientCapacity);
     run(NoRoom).assert_unknown("gives-up", Reason::InsufficientCapacity);
-    run(NoImage).assert_unknown("children", Reason::ImageUnavailable);
     run(NoNetwork).assert_unknown("names", Reason::ProxyUnreachable);
     run(Old).assert_unknown("waits", Reason::VersionSkew);
+}
+
+#[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster(Nothing);
+    cluster.without_images();
+    let run = testing::run::<JobsetLifecycle>(manifest::TEXT, cluster);
+    for id in ["children", "names", "restarts", "gives-up"] {
+        run.assert_image_unavailable(id);
+    }
 }
 
 #[test]

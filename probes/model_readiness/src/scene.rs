@@ -297,6 +297,7 @@ impl Sight {
             {
                 return Ok(Some(result));
             }
+            inventory::all_pulled(self.pods.objects.values())?;
             if self.pods.step()? || self.slices.step()? {
                 continue;
             }

@@ -456,6 +456,13 @@ fn played_nodes_run_nothing() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster(Wrong::Nothing);
+    cluster.without_images();
+    testing::run::<ModelReadiness>(manifest::TEXT, cluster).assert_image_unavailable("loading");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<ModelReadiness>(manifest::TEXT, || {
         cluster(Wrong::Nothing)

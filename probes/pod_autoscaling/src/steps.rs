@@ -9,7 +9,7 @@ use crate::meter::{Level, Meter, TARGET, shown};
 use crate::place::{MOST, Place};
 use crate::workload::{EVERY, HIGH, LOW, Workload};
 use karat_sdk::http;
-use karat_sdk::inventory::is_ready;
+use karat_sdk::inventory::{all_pulled, is_ready};
 use karat_sdk::wait::{self, Deadline};
 use karat_sdk::{Case, Conclusion, Object, Reason, Result, clock};
 use std::time::Duration;
@@ -251,6 +251,7 @@ pub(crate) fn up(case: &Case, lab: &Lab<'_>) -> Result<Conclusion> {
             course.wanted = Some(clock::elapsed());
             deadline = Deadline::after(pod_wait);
         }
+        all_pulled(&look.pods)?;
         if course.wanted.is_some() && look.ready() >= MOST {
             for pod in &look.pods {
                 case.observe("pod", pod.uid());

@@ -688,6 +688,13 @@ fn without_two_free_units_nothing_is_said() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = with_devices(Platform::default());
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("workload");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<PodAutoscaling>(manifest::TEXT, || {
         with_devices(Platform::default())

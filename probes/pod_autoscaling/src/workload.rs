@@ -64,6 +64,7 @@ pub(crate) fn start(
     let mut last = None;
     let ready = wait::poll(EVERY, limit, "readiness of the first pod", || {
         last = pods(namespace, &name)?.into_iter().next();
+        inventory::all_pulled(&last)?;
         Ok(last.clone().filter(inventory::is_ready))
     });
     let first = match (ready, last) {

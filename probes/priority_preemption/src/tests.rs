@@ -405,6 +405,13 @@ fn without_room_or_scheduler_nothing_is_said() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster(4, Scheduler::default());
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("filled");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<PriorityPreemption>(manifest::TEXT, || {
         cluster(4, Scheduler::default())

@@ -143,6 +143,7 @@ fn hold(
             found.map(|(_, key)| key.clone())
         });
         if let Some(now) = &pod {
+            inventory::pulled(now)?;
             let ended = inventory::has_ended(now);
             // A played Job ends at once, so its owner may be deleted either way.
             let ready = match end {

@@ -354,6 +354,13 @@ fn without_a_free_accelerator_nothing_is_said() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = with_units();
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("success");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<ResourceReclamation>(manifest::TEXT, || {
         with_devices(Scheduler::default())

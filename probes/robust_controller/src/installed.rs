@@ -16,10 +16,10 @@ const MUTATING: &str = "mutatingwebhookconfigurations";
 pub(crate) struct Installed {
     pub(crate) operator: Operator,
     definition: Object,
-    /// Its validating webhooks for CREATE, as they are registered.
+    /// Its validating webhooks for the creation of the kind, as they are registered.
     webhooks: Vec<Value>,
-    /// And those that complete its objects before.
-    mutating: Vec<Value>,
+    /// All of its webhooks for a creation: those that complete objects, and those for other kinds of it.
+    all: Vec<Value>,
 }
 
 impl Installed {
@@ -40,9 +40,12 @@ impl Installed {
         else {
             return Ok(Err(operator));
         };
+        let mut all = registered(&operator, VALIDATING)?;
+        let webhooks = of_kind(&operator, &all);
+        all.extend(registered(&operator, MUTATING)?);
         Ok(Ok(Installed {
-            webhooks: webhooks(&operator, VALIDATING)?,
-            mutating: webhooks(&operator, MUTATING)?,
+            webhooks,
+            all,
             operator,
             definition,
         }))
@@ -54,7 +57,7 @@ impl Installed {
 
     /// Whether a message is about a webhook of this operator.
     pub(crate) fn is_mine(&self, message: &str) -> bool {
-        self.webhooks.iter().chain(&self.mutating).any(|webhook| {
+        self.all.iter().any(|webhook| {
             let name = webhook["name"].as_str().unwrap_or_default();
             !name.is_empty() && message.contains(&format!("webhook \"{name}\""))
         })
@@ -71,9 +74,8 @@ impl Installed {
     pub(crate) fn registered(&self, case: &Case) -> Conclusion {
         let operator = &self.operator;
         case.observe("operator", operator.text("name"));
-        if !operator.is_specific() {
-            case.observe("for AI in particular", "no");
-        }
+        let specific = if operator.is_specific() { "yes" } else { "no" };
+        case.observe("for AI in particular", specific);
         case.observe("definition", operator.definition());
         for kind in ["Established", "NamesAccepted"] {
             let so = self.definition.condition(kind);
@@ -108,7 +110,7 @@ impl Installed {
     /// Those of the server and of the door.
     pub(crate) fn wired(&self, case: &Case) -> Result<Conclusion> {
         // Again, because what was read before the case was open proves nothing.
-        let found = webhooks(&self.operator, VALIDATING)?;
+        let found = of_kind(&self.operator, &registered(&self.operator, VALIDATING)?);
         if found.is_empty() {
             return Ok(Conclusion::fail(format!(
                 "no validating webhook is registered for creating {}, so nothing can reject bad input",
@@ -219,28 +221,37 @@ impl Installed {
     }
 }
 
-/// The webhooks that the creation of an operator's kind goes through, without those for everything.
-fn webhooks(operator: &Operator, configurations: &str) -> Result<Vec<Value>> {
+/// Whether a rule of a webhook has a word in one of its lists.
+fn has(rule: &Value, field: &str, word: &str) -> bool {
+    let words = rule[field].as_array().map(Vec::as_slice);
+    words.unwrap_or_default().iter().any(|one| one == word)
+}
+
+/// Whether a rule of a webhook is as wanted.
+fn any_rule(webhook: &Value, wanted: impl Fn(&Value) -> bool) -> bool {
+    let rules = webhook["rules"].as_array().map(Vec::as_slice);
+    rules.unwrap_or_default().iter().any(wanted)
+}
+
+/// The webhooks that the creation of any kind of an operator's group goes through, without those for everything.
+fn registered(operator: &Operator, configurations: &str) -> Result<Vec<Value>> {
     let all = Query::new("admissionregistration.k8s.io/v1", configurations).list()?;
     let mine = |rule: &Value| {
-        let has = |field: &str, word: &str| {
-            let words = rule[field].as_array().map(Vec::as_slice);
-            words.unwrap_or_default().iter().any(|one| one == word)
-        };
-        has("apiGroups", operator.text("group"))
-            && (has("resources", operator.text("resource")) || has("resources", "*"))
-            && (has("operations", "CREATE") || has("operations", "*"))
+        has(rule, "apiGroups", operator.text("group"))
+            && (has(rule, "operations", "CREATE") || has(rule, "operations", "*"))
     };
-    let mut found = Vec::new();
-    for configuration in &all {
-        for webhook in configuration.items("/webhooks") {
-            let rules = webhook["rules"].as_array().map(Vec::as_slice);
-            if rules.unwrap_or_default().iter().any(mine) {
-                found.push(webhook.clone());
-            }
-        }
-    }
-    Ok(found)
+    let webhooks = all.iter().flat_map(|one| one.items("/webhooks"));
+    let mine = webhooks.filter(|webhook| any_rule(webhook, mine));
+    Ok(mine.cloned().collect())
+}
+
+/// Those among them that look at the kind itself.
+fn of_kind(operator: &Operator, webhooks: &[Value]) -> Vec<Value> {
+    let kind = |rule: &Value| {
+        has(rule, "resources", operator.text("resource")) || has(rule, "resources", "*")
+    };
+    let found = webhooks.iter().filter(|webhook| any_rule(webhook, kind));
+    found.cloned().collect()
 }
 
 /// Ready endpoints of a Service; none when it has no slices at all, as one that only names an outside address.

@@ -14,21 +14,13 @@ mod tests;
 karat_sdk::manifest!();
 
 use installed::Installed;
-use karat_sdk::{CaseId, Conclusion, Probe, Reason, Result, run};
-use manifest::{cases, namespaces, settings};
+use karat_sdk::{CaseId, Conclusion, Probe, Reason, Result, leases, run};
+use manifest::{cases, leases as wanted, namespaces, settings};
 use operator::Operator;
-use steps::Steps;
+use steps::{STEPS, Steps};
 
-/// All that is not tried without an operator.
-const REST: [CaseId; 7] = [
-    cases::RUNNING,
-    cases::WIRED,
-    cases::ACCEPTED,
-    cases::REJECTS,
-    cases::RECONCILES,
-    cases::HEALS,
-    cases::CLEANS,
-];
+/// What is not tried without an operator, beside the steps.
+const LOOKS: [CaseId; 2] = [cases::RUNNING, cases::WIRED];
 
 struct RobustController;
 
@@ -72,11 +64,18 @@ impl Probe for RobustController {
             Ok(conclusion)
         })?;
         let Some(found) = chosen.filter(|_| said.is_pass()) else {
-            return said.leaves_untried(&REST);
+            said.leaves_untried(&LOOKS)?;
+            return said.leaves_untried(&STEPS);
         };
         cases::RUNNING.check("", |case| found.running(case))?;
         cases::WIRED.check("", |case| found.wired(case))?;
-        Steps::new(&found, namespace)?.take()
+        let Some(lease) = leases::acquire_for(&[wanted::NODE], &STEPS)? else {
+            return Ok(());
+        };
+        Steps::new(&found, namespace, lease.nodes())?.take()?;
+        // Pods may outlive their object for a moment.
+        lease.keep();
+        Ok(())
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! All of it is data (`operators/*.json`); a further operator is a further file and its lines in `probe.toml`. In its texts
 //! `@name` stands for the object's name, `@pod` for the spec of a pod that ends, `@stays` for one that does not, `@gated`
-//! for one that no scheduler takes.
+//! for one that no scheduler takes, `@pod/node` for one whose container is called `node`. All of them lie on the nodes of the lease.
 
 use karat_sdk::build::{PodBuilder, from_text};
+use karat_sdk::leases::LeasedNode;
 use karat_sdk::{Result, Value, json, run};
 
 use crate::manifest::images;
 
 /// AI operators first; the others count where none of them is installed.
-const TEXTS: [&str; 2] = [
+const TEXTS: [&str; 3] = [
+    include_str!("operators/trainer.json"),
     include_str!("operators/jobset.json"),
     include_str!("operators/leaderworkerset.json"),
 ];
@@ -54,25 +56,78 @@ impl Operator {
         names.find(|name| known.unwrap_or_default().iter().any(|known| known == name))
     }
 
-    /// A valid object. `lasting` stays as it is until it is deleted, `short` comes to an end; none if there is no such one.
-    pub(crate) fn object(&self, which: &str, version: &str, name: &str) -> Result<Option<Value>> {
+    /// A valid object with pods on these nodes. `lasting` stays as it is until it is deleted, `short` comes to an end; none if there
+    /// is no such one.
+    pub(crate) fn object(
+        &self,
+        which: &str,
+        version: &str,
+        name: &str,
+        nodes: &[LeasedNode],
+    ) -> Result<Option<Value>> {
         let spec = &self.data[which];
         if spec.is_null() {
             return Ok(None);
         }
+        let kind = self.text("kind");
+        self.filled(kind, spec, version, name, nodes).map(Some)
+    }
+
+    /// What must be there before a valid object of the same name, with its resource: what a TrainJob runs. None where an object says
+    /// everything itself.
+    pub(crate) fn first(
+        &self,
+        which: &str,
+        version: &str,
+        name: &str,
+        nodes: &[LeasedNode],
+    ) -> Result<Option<Value>> {
+        let first = &self.data["first"];
+        let spec = &first[which];
+        if spec.is_null() {
+            return Ok(None);
+        }
+        let kind = first["kind"].as_str().unwrap_or_default();
+        self.filled(kind, spec, version, name, nodes).map(Some)
+    }
+
+    /// The resource of [`Operator::first`].
+    pub(crate) fn first_resource(&self) -> &str {
+        self.data["first"]["resource"].as_str().unwrap_or_default()
+    }
+
+    fn filled(
+        &self,
+        kind: &str,
+        spec: &Value,
+        version: &str,
+        name: &str,
+        nodes: &[LeasedNode],
+    ) -> Result<Value> {
         let mut spec = spec.clone();
-        fill(&mut spec, &run::image(images::SHELL)?);
-        Ok(Some(json!({
+        let image = run::image(images::SHELL)?;
+        let filling = Filling {
+            name,
+            image: &image,
+            nodes,
+        };
+        filling.fill(&mut spec);
+        Ok(json!({
             "apiVersion": format!("{}/{version}", self.text("group")),
-            "kind": self.text("kind"),
+            "kind": kind,
             "metadata": {"name": name},
             "spec": spec,
-        })))
+        }))
     }
 
     /// The lasting object with the flaw.
-    pub(crate) fn flawed(&self, version: &str, name: &str) -> Result<Option<Value>> {
-        let mut object = self.object("lasting", version, name)?;
+    pub(crate) fn flawed(
+        &self,
+        version: &str,
+        name: &str,
+        nodes: &[LeasedNode],
+    ) -> Result<Option<Value>> {
+        let mut object = self.object("lasting", version, name, nodes)?;
         if let Some(object) = &mut object {
             for (field, value) in self.data["flaw"].as_object().into_iter().flatten() {
                 object["spec"][field] = value.clone();
@@ -107,34 +162,52 @@ impl Operator {
     }
 
     /// A part of how it heals: `api-version`, `resource`, the selector of what is deleted (`delete`) and of what comes back
-    /// under another uid (`returns`).
+    /// under another uid (`returns`). Empty where a child is deleted and comes back.
     pub(crate) fn heal(&self, part: &str, name: &str) -> String {
         let text = self.data["heal"][part].as_str().unwrap_or_default();
         text.replace("@name", name)
     }
 }
 
-fn fill(value: &mut Value, image: &str) {
-    match value {
-        Value::String(text) if text.starts_with('@') => {
-            let stays = text == "@stays";
-            let sleep = if stays { "3600" } else { "1" };
-            let mut pod = PodBuilder::tool("filled", image)
-                .command(&["sleep", sleep])
-                .build();
-            let mut spec = pod["spec"].take();
-            if text == "@gated" {
-                spec["schedulingGates"] = json!([{"name": "karat.internal/held"}]);
-            }
-            // A StatefulSet takes no pod that ends.
-            if let Some(spec) = spec.as_object_mut().filter(|_| stays) {
-                spec.remove("restartPolicy");
-                spec.remove("activeDeadlineSeconds");
-            }
-            *value = spec;
+/// What stands for the words of the texts.
+struct Filling<'a> {
+    name: &'a str,
+    image: &'a str,
+    nodes: &'a [LeasedNode],
+}
+
+impl Filling<'_> {
+    fn fill(&self, value: &mut Value) {
+        match value {
+            Value::String(text) if text == "@name" => *value = json!(self.name),
+            Value::String(text) if text.starts_with('@') => *value = self.pod(text),
+            Value::Object(fields) => fields.values_mut().for_each(|value| self.fill(value)),
+            Value::Array(items) => items.iter_mut().for_each(|value| self.fill(value)),
+            _ => {}
         }
-        Value::Object(fields) => fields.values_mut().for_each(|value| fill(value, image)),
-        Value::Array(items) => items.iter_mut().for_each(|value| fill(value, image)),
-        _ => {}
+    }
+
+    /// The spec of a pod.
+    fn pod(&self, text: &str) -> Value {
+        let (kind, container) = text.split_once('/').unwrap_or((text, ""));
+        let stays = kind == "@stays";
+        let sleep = if stays { "3600" } else { "1" };
+        let mut pod = PodBuilder::tool("filled", self.image)
+            .command(&["sleep", sleep])
+            .on_leased(self.nodes)
+            .build();
+        let mut spec = pod["spec"].take();
+        if !container.is_empty() {
+            spec["containers"][0]["name"] = json!(container);
+        }
+        if kind == "@gated" {
+            spec["schedulingGates"] = json!([{"name": "karat.internal/held"}]);
+        }
+        // A StatefulSet takes no pod that ends.
+        if let Some(spec) = spec.as_object_mut().filter(|_| stays) {
+            spec.remove("restartPolicy");
+            spec.remove("activeDeadlineSeconds");
+        }
+        spec
     }
 }

@@ -1,8 +1,10 @@
 //! What is done with an operator: a valid object and a flawed one are created, a child is deleted, the object is edited and deleted.
 
 use karat_sdk::admission::{Refuser, create_patiently, is_unasked};
-use karat_sdk::kube::{PatchKind, wait_for};
-use karat_sdk::wait;
+use karat_sdk::inventory::{self, all_pulled};
+use karat_sdk::kube::{PatchKind, wait_for_beside};
+use karat_sdk::leases::LeasedNode;
+use karat_sdk::wait::{self, Deadline};
 use karat_sdk::{
     Case, CaseId, Conclusion, Error, Object, Query, Reason, Result, Target, Value, run,
 };
@@ -14,6 +16,8 @@ use crate::manifest::{cases, settings};
 
 /// How long a webhook that does not answer is asked again.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long it may take a webhook to hear of an object that another one refers to.
+const HEARD: Duration = Duration::from_secs(10);
 /// Between two looks.
 const REST: Duration = Duration::from_secs(1);
 /// What is looked at below an object.
@@ -24,10 +28,21 @@ const SEEN: &[&str] = &[
     "/spec/replicas",
 ];
 
+/// All that need a node for the pods of the objects, the first one first.
+pub(crate) const STEPS: [CaseId; 5] = [
+    cases::ACCEPTED,
+    cases::REJECTS,
+    cases::RECONCILES,
+    cases::HEALS,
+    cases::CLEANS,
+];
+
 /// The steps, with what they need.
 pub(crate) struct Steps<'a> {
     found: &'a Installed,
     namespace: String,
+    /// Where its pods lie.
+    nodes: Vec<LeasedNode>,
     /// The valid object that stays.
     name: String,
     /// The one that comes to an end.
@@ -39,10 +54,15 @@ pub(crate) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    pub(crate) fn new(found: &'a Installed, namespace: String) -> Result<Self> {
+    pub(crate) fn new(
+        found: &'a Installed,
+        namespace: String,
+        nodes: &[LeasedNode],
+    ) -> Result<Self> {
         Ok(Steps {
             found,
             namespace,
+            nodes: nodes.to_vec(),
             name: run::name("valid"),
             short: run::name("short"),
             has_short: Cell::new(false),
@@ -55,19 +75,13 @@ impl<'a> Steps<'a> {
     pub(crate) fn take(&self) -> Result<()> {
         let mut stored = None;
         let said = cases::ACCEPTED.check("", |case| self.accepted(case, &mut stored))?;
-        let rest: [CaseId; 4] = [
-            cases::REJECTS,
-            cases::RECONCILES,
-            cases::HEALS,
-            cases::CLEANS,
-        ];
         let Some(stored) = stored.filter(|_| said.is_pass()) else {
-            return said.leaves_untried(&rest);
+            return said.leaves_untried(&STEPS[1..]);
         };
         cases::REJECTS.check("", |case| self.rejects(case))?;
         let said = cases::RECONCILES.check("", |case| self.reconciles(case, &stored))?;
         if said.is_pass() {
-            let said = cases::HEALS.check("", |case| self.heals(case))?;
+            let said = cases::HEALS.check("", |case| self.heals(case, &stored))?;
             if said.is_pass() {
                 cases::FOLLOWS.check("", |case| self.follows(case, &stored))?;
             }
@@ -78,29 +92,57 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
+    /// A resource of the operator.
+    fn resource(&self, resource: &str) -> Target {
+        let group = self.found.operator.text("group");
+        let version = format!("{group}/{}", self.found.version());
+        Target::new(&version, resource).in_namespace(&self.namespace)
+    }
+
     fn target(&self) -> Target {
-        let operator = &self.found.operator;
-        let version = format!("{}/{}", operator.text("group"), self.found.version());
-        Target::new(&version, operator.text("resource")).in_namespace(&self.namespace)
+        self.resource(self.found.operator.text("resource"))
     }
 
     /// Creates, again and again while the operator's own webhook cannot be called.
-    fn create(&self, object: &Value) -> Result<Object> {
-        create_patiently(&self.target(), object, ANSWER, |said| {
-            self.found.is_mine(said)
-        })
+    fn create(&self, target: &Target, object: &Value) -> Result<Object> {
+        create_patiently(target, object, ANSWER, |said| self.found.is_mine(said))
+    }
+
+    /// Creates a valid object, and before it what it refers to; none where the operator has no such object.
+    fn make(&self, which: &str, name: &str) -> Result<Option<Object>> {
+        let operator = &self.found.operator;
+        let version = self.found.version();
+        let Some(object) = operator.object(which, version, name, &self.nodes)? else {
+            return Ok(None);
+        };
+        let first = operator.first(which, version, name, &self.nodes)?;
+        if let Some(first) = &first {
+            self.create(&self.resource(operator.first_resource()), first)?;
+        }
+        let deadline = Deadline::after(HEARD);
+        loop {
+            match self.create(&self.target(), &object) {
+                // Its webhook hears of the first object a moment after the server has it.
+                Err(Error::Answered(answer))
+                    if first.is_some()
+                        && !is_unasked(&answer)
+                        && self.found.is_mine(&answer.message)
+                        && !deadline.left().is_zero() =>
+                {
+                    wait::sleep(REST)?;
+                }
+                other => return other.map(Some),
+            }
+        }
     }
 
     fn accepted(&self, case: &Case, stored: &mut Option<Object>) -> Result<Conclusion> {
-        let operator = &self.found.operator;
-        let Some(object) = operator.object("lasting", self.found.version(), &self.name)? else {
-            return Ok(Conclusion::unknown(
+        match self.make("lasting", &self.name) {
+            Ok(None) => Ok(Conclusion::unknown(
                 Reason::VersionSkew,
                 "this probe has no object for the operator",
-            ));
-        };
-        match self.create(&object) {
-            Ok(object) => {
+            )),
+            Ok(Some(object)) => {
                 case.observe("object", object.uid());
                 *stored = Some(object);
                 Ok(Conclusion::Pass)
@@ -123,13 +165,13 @@ impl<'a> Steps<'a> {
         let operator = &self.found.operator;
         case.observe("flaw", operator.text("flaw-says"));
         let name = run::name("flawed");
-        let Some(object) = operator.flawed(self.found.version(), &name)? else {
+        let Some(object) = operator.flawed(self.found.version(), &name, &self.nodes)? else {
             return Ok(Conclusion::unknown(
                 Reason::VersionSkew,
                 "this probe knows no flaw for the operator",
             ));
         };
-        match self.create(&object) {
+        match self.create(&self.target(), &object) {
             Ok(_) => {
                 // Nobody shall work on it.
                 self.target().discard(&name, None)?;
@@ -188,9 +230,8 @@ impl<'a> Steps<'a> {
             case.observe(resource, child.uid());
         }
         // What shall come to an end is another object, so that the first one keeps its children.
-        let ends = match operator.object("short", self.found.version(), &self.short)? {
-            Some(object) => {
-                self.create(&object)?;
+        let ends = match self.make("short", &self.short)? {
+            Some(_) => {
                 self.has_short.set(true);
                 &self.short
             }
@@ -199,13 +240,18 @@ impl<'a> Steps<'a> {
         let (success, failure) = (operator.text("success"), operator.text("failure"));
         let query = self.target().query();
         let what = format!("condition {success} of the valid object");
-        let said = wait_for(&query, ends, self.reconcile, &what, |object| {
+        let ended = |object: &Object| {
             let is = |kind: &str| {
                 let condition = object.condition(kind)?;
                 (condition.status == "True").then(|| condition.message.to_owned())
             };
             is(success).map(Ok).or_else(|| is(failure).map(Err))
-        });
+        };
+        // Whoever made them, only pods of this probe are here.
+        let pods = Query::new("v1", "pods").in_namespace(&self.namespace);
+        let pods = pods.keep(inventory::SEEN);
+        let pulled = || all_pulled(&pods.list()?);
+        let said = wait_for_beside(&query, ends, self.reconcile, &what, ended, pulled);
         Ok(match said {
             Ok(Ok(_)) => {
                 case.observe("final state", success);
@@ -215,7 +261,7 @@ impl<'a> Steps<'a> {
                 Reason::InsufficientCapacity,
                 format!("the operator says {failure}: {said}"),
             ),
-            // Children without an end may lack room, or an image.
+            // Children without an end may lack room.
             Err(error) if error.is_deadline() => {
                 Conclusion::unknown(Reason::Deadline, error.to_string())
             }
@@ -223,23 +269,43 @@ impl<'a> Steps<'a> {
         })
     }
 
-    fn heals(&self, case: &Case) -> Result<Conclusion> {
+    /// What is deleted below the object (`delete`), or comes back (`returns`): by label, or all its children.
+    fn below(&self, part: &str, owner: &Object) -> Result<Vec<Object>> {
+        let selector = self.found.operator.heal(part, &self.name);
+        if selector.is_empty() {
+            return self.children(owner);
+        }
+        let found = self.healing().query().labels(selector).keep(SEEN);
+        found.list()
+    }
+
+    /// The resource of what is deleted below the object.
+    fn healing(&self) -> Target {
         let operator = &self.found.operator;
         let part = |part: &str| operator.heal(part, &self.name);
-        let target =
-            Target::new(&part("api-version"), &part("resource")).in_namespace(&self.namespace);
-        let list = |selector: &str| target.query().labels(selector).keep(SEEN).list();
-        let before = list(&part("returns"))?;
-        let Some(child) = list(&part("delete"))?.into_iter().next() else {
+        let (version, resource) = (part("api-version"), part("resource"));
+        let target = if resource.is_empty() {
+            let (version, resource, _) = operator.child();
+            Target::new(version, resource)
+        } else {
+            Target::new(&version, &resource)
+        };
+        target.in_namespace(&self.namespace)
+    }
+
+    fn heals(&self, case: &Case, stored: &Object) -> Result<Conclusion> {
+        let before = self.below("returns", stored)?;
+        let Some(child) = self.below("delete", stored)?.into_iter().next() else {
             return Ok(Conclusion::unknown(
                 Reason::Deadline,
                 "there is nothing below the object that could be deleted",
             ));
         };
-        case.observe("deleted", format!("{} {}", part("resource"), child.uid()));
-        target.delete(child.name())?;
+        case.observe("deleted", &child);
+        case.observe("its uid", child.uid());
+        self.healing().delete(child.name())?;
         let back = wait::poll(REST, self.heal, "that it comes back", || {
-            let now = list(&part("returns"))?;
+            let now = self.below("returns", stored)?;
             Ok(now.into_iter().find(|one| {
                 one.at("/metadata/deletionTimestamp").is_null()
                     && before.iter().all(|old| old.uid() != one.uid())
@@ -286,6 +352,13 @@ impl<'a> Steps<'a> {
         self.target().delete(&self.name)?;
         if self.has_short.get() {
             self.target().discard(&self.short, None)?;
+        }
+        // Its operator holds on to it as long as it is in use, and is there now.
+        let first = self.found.operator.first_resource();
+        if !first.is_empty() {
+            for name in [&self.name, &self.short] {
+                self.resource(first).discard(name, None)?;
+            }
         }
         let mut left = String::new();
         let gone = wait::poll(REST, self.heal, "the end of the object", || {

@@ -86,6 +86,9 @@ impl JobSet {
     fn cluster(self) -> FakeCluster {
         let mut cluster = FakeCluster::new("v1.37.0");
         serve(&mut cluster);
+        cluster.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+            "spec": {"taints": [{"key": "vendor.example/gpu", "effect": "NoSchedule"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"cpu": "4"}}}));
         let established = if self.is_not_established {
             "False"
         } else {
@@ -164,7 +167,7 @@ impl JobSet {
             let made = !set["status"]["made"].is_null();
             let replicas = set["spec"]["replicatedJobs"][0]["replicas"]
                 .as_u64()
-                .unwrap();
+                .unwrap_or(1);
             for at in 0..replicas {
                 let job = format!("{name}-w-{at}");
                 if cluster.object("jobs", SPACE, &job).is_null() && !(made && self.never_heals) {
@@ -397,6 +400,184 @@ fn a_webhook_without_anybody_behind_it_is_found() {
         },
     );
     run(cluster).assert_failed("running", "no available replica");
+}
+
+#[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = JobSet {
+        never_ends: true,
+        ..JobSet::default()
+    }
+    .cluster();
+    cluster.without_images();
+    cluster.controller(|cluster| {
+        if cluster.object("pods", SPACE, "short-w-0-0").is_null() {
+            cluster.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "short-w-0-0", "namespace": SPACE},
+                "status": {"phase": "Running"}}));
+        }
+    });
+    run(cluster).assert_image_unavailable("reconciles");
+}
+
+/// How Kubeflow Trainer is in a cluster, beside a JobSet that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trainer {
+    Works,
+    /// Its webhook lets everything through.
+    IsLenient,
+    RefusesEverything,
+    NeverHeals,
+    /// It has no webhook, as a chart without one.
+    HasNoWebhook,
+}
+
+const TRAINER: &str = "trainer.kubeflow.org";
+
+impl Trainer {
+    fn cluster(self) -> FakeCluster {
+        let mut cluster = JobSet::default().cluster();
+        for (plural, kind) in [
+            ("trainjobs", "TrainJob"),
+            ("trainingruntimes", "TrainingRuntime"),
+        ] {
+            cluster.serve(TRAINER, &["v1alpha1"], plural, kind, true, &["status"]);
+        }
+        cluster.put(json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "trainjobs.trainer.kubeflow.org"},
+            "spec": {"versions": [{"name": "v1alpha1", "served": true}]},
+            "status": {"conditions": [{"type": "Established", "status": "True"}, {"type": "NamesAccepted", "status": "True"}]},
+        }));
+        let webhook = |kind: &str| {
+            json!({"name": format!("validator.{kind}.{TRAINER}"), "clientConfig": {"url": "https://10.0.0.1/"},
+                "rules": [{"apiGroups": [TRAINER], "operations": ["CREATE"], "resources": [format!("{kind}s")]}]})
+        };
+        if self != Trainer::HasNoWebhook {
+            cluster.put(json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+                "metadata": {"name": "trainer"}, "webhooks": [webhook("trainingruntime"), webhook("trainjob")],
+            }));
+        }
+        cluster.put(json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": TRAINER, "namespace": "kubeflow-system"}, "spec": {"renewTime": "0"},
+        }));
+        cluster.refuse("trainjobs", move |admission| self.says(admission));
+        cluster.controller(move |cluster| self.work(cluster));
+        cluster
+    }
+
+    /// The webhook, which hears of a runtime three seconds after it was made.
+    fn says(self, asked: &testing::Admission<'_>) -> Option<(u16, String)> {
+        let denied = |why: &str| {
+            let text = format!(
+                "admission webhook \"validator.trainjob.{TRAINER}\" denied the request: {why}"
+            );
+            Some((403, text))
+        };
+        let name = asked.object["spec"]["runtimeRef"]["name"].as_str()?;
+        let runtime = asked.cluster.object("trainingruntimes", SPACE, name);
+        let known = !runtime["metadata"]["annotations"]["known"].is_null();
+        match self {
+            Trainer::RefusesEverything => denied("no"),
+            Trainer::IsLenient => None,
+            _ if known || asked.by_controller => None,
+            _ => denied("specified trainingRuntime must be created before the TrainJob"),
+        }
+    }
+
+    fn work(self, cluster: &mut FakeCluster) {
+        let seconds = cluster.elapsed().as_secs();
+        cluster.change("leases", "kubeflow-system", TRAINER, |lease| {
+            lease["spec"]["renewTime"] = json!(format!("after {seconds} s"));
+        });
+        for runtime in cluster.objects("trainingruntimes") {
+            let name = runtime["metadata"]["name"].as_str().unwrap().to_owned();
+            let made = runtime["metadata"]["annotations"]["made"].as_u64();
+            cluster.change("trainingruntimes", SPACE, &name, |runtime| match made {
+                None => runtime["metadata"]["annotations"]["made"] = json!(seconds),
+                Some(made) if seconds >= made + 3 => {
+                    runtime["metadata"]["annotations"]["known"] = json!(true);
+                }
+                Some(_) => {}
+            });
+        }
+        for job in cluster.objects("trainjobs") {
+            let name = job["metadata"]["name"].as_str().unwrap().to_owned();
+            let runtime = cluster.object("trainingruntimes", SPACE, &name);
+            let jobs = runtime["spec"]["template"]["spec"]["replicatedJobs"].clone();
+            let made = job["status"]["made"] == true;
+            if cluster.object("jobsets", SPACE, &name).is_null()
+                && !(made && self == Trainer::NeverHeals)
+            {
+                cluster.put(json!({
+                    "apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet",
+                    "metadata": {"name": name, "namespace": SPACE,
+                        "ownerReferences": [{"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "name": name, "uid": job["metadata"]["uid"], "controller": true}]},
+                    "spec": {"replicatedJobs": jobs},
+                }));
+            }
+            let suspend = job["spec"]["suspend"] == true;
+            cluster.change("jobsets", SPACE, &name, |set| {
+                set["spec"]["suspend"] = json!(suspend)
+            });
+            let ends = name.starts_with("short");
+            cluster.change("trainjobs", SPACE, &name, |job| {
+                job["status"]["made"] = json!(true);
+                if ends {
+                    job["status"]["conditions"] = json!([{"type": "Complete", "status": "True"}]);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn an_operator_for_ai_comes_before_the_others() {
+    let cluster = Trainer::Works.cluster();
+    let done = run(cluster);
+    assert_eq!(done.result, Ok(()));
+    done.assert_passed(&REQUIRED);
+    done.assert_passed(&["follows"]);
+    done.assert_earned();
+    done.assert_clean(&["trainjobs", "trainingruntimes", "jobsets"]);
+    assert_eq!(
+        done.observed("registered", "operator"),
+        Some("Kubeflow Trainer")
+    );
+    assert_eq!(
+        done.observed("registered", "for AI in particular"),
+        Some("yes")
+    );
+    assert_eq!(done.observed("registered", "JobSet"), Some("not tried"));
+    // Its pods lie on the node of the lease.
+    let made = done.calls.iter().filter(|call| call.verb == "create");
+    let runtimes: Vec<_> = made
+        .filter(|call| call.resource == "trainingruntimes")
+        .collect();
+    assert_eq!(runtimes.len(), 2);
+    assert!(runtimes.iter().all(|call| call.sent.contains("\"n1\"")));
+
+    let other = run(Trainer::HasNoWebhook.cluster());
+    assert_eq!(other.observed("registered", "operator"), Some("JobSet"));
+    other.assert_passed(&REQUIRED);
+}
+
+#[test]
+fn faults_of_trainer_are_found() {
+    run(Trainer::IsLenient.cluster()).assert_failed("rejects", "a runtime that does not exist was");
+    run(Trainer::RefusesEverything.cluster())
+        .assert_failed("accepted", "lets no valid object through");
+    run(Trainer::NeverHeals.cluster()).assert_failed("heals", "did not come back");
+}
+
+#[test]
+fn without_a_node_nothing_is_tried_on_it() {
+    let mut cluster = JobSet::default().cluster();
+    cluster.remove("nodes", "", "n1");
+    let run = run(cluster);
+    run.assert_passed(&["registered", "running", "wired"]);
+    run.assert_unknown("reconciles", Reason::InsufficientCapacity);
 }
 
 #[test]

@@ -525,6 +525,13 @@ fn without_devices_nothing_is_created() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = two(Words::conforming());
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("authorised");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<SecureAcceleratorAccess>(manifest::TEXT, || {
         two(Words::conforming())

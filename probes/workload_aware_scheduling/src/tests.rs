@@ -129,6 +129,13 @@ fn a_condition_that_comes_before_the_pods_is_told() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster(&["v1beta1"], 2, Scheduler::default());
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("gated");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<WorkloadAwareScheduling>(manifest::TEXT, || {
         cluster(&["v1beta1"], 2, Scheduler::default())

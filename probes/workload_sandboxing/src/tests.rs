@@ -312,6 +312,13 @@ fn a_handler_that_the_node_lacks_is_told_in_the_words_of_the_node() {
 }
 
 #[test]
+fn an_image_that_no_node_gets_is_told_soon_and_accuses_nobody() {
+    let mut cluster = cluster("gvisor", "runsc", Words::conforming());
+    cluster.without_images();
+    run(cluster).assert_image_unavailable("neighbour");
+}
+
+#[test]
 fn no_fault_of_the_api_server_becomes_a_fail() {
     testing::assert_faults_are_no_fail::<WorkloadSandboxing>(manifest::TEXT, || {
         cluster("gvisor", "runsc", Words::conforming())

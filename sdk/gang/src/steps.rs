@@ -577,13 +577,7 @@ impl<'a> Gang<'a> {
         for group in groups {
             self.adapter.remove(&group.name)?;
         }
-        let gone = seen.until(Duration::from_secs(60), |seen| {
-            names
-                .iter()
-                .all(|name| seen.pod(name).is_none_or(|member| member.gone))
-                .then_some(())
-        })?;
-        Ok(gone.is_some())
+        seen.until_gone(&names, Duration::from_secs(60))
     }
 }
 

@@ -118,7 +118,7 @@ impl<'a> Watching<'a> {
     /// Goes on until `found` gives something; none when the time is up.
     ///
     /// # Errors
-    /// Those of the server and of the door.
+    /// Those of the server and of the door, and [`karat_sdk::Error::ImageUnavailable`] where a node does not get the image of a pod.
     pub fn until<T>(
         &mut self,
         time: Duration,
@@ -129,8 +129,27 @@ impl<'a> Watching<'a> {
             if let Some(found) = found(self) {
                 return Ok(Some(found));
             }
+            let there = self.members.iter().filter(|member| !member.gone);
+            inventory::all_pulled(there.map(|member| &member.pod))?;
             if !self.advance(deadline)? {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Waits until the pods of these names are gone; false when the time is up.
+    ///
+    /// # Errors
+    /// Those of the server and of the door.
+    pub fn until_gone(&mut self, names: &[String], time: Duration) -> Result<bool> {
+        let deadline = Deadline::after(time);
+        loop {
+            let is_gone = |name: &String| self.pod(name).is_none_or(|member| member.gone);
+            if names.iter().all(is_gone) {
+                return Ok(true);
+            }
+            if !self.advance(deadline)? {
+                return Ok(false);
             }
         }
     }

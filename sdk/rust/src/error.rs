@@ -57,6 +57,8 @@ pub enum Error {
     VersionSkew(String),
     /// This cluster never has what a lease asks for; the text says what is missing.
     Unavailable(String),
+    /// A node does not get an image of a pod that was waited for; the text has the kubelet's message.
+    ImageUnavailable(String),
     /// Others of the run held what a lease asks for until the time was up; the text says who.
     Busy(String),
 }
@@ -158,6 +160,7 @@ impl Error {
             Error::VersionSkew(_) => Reason::VersionSkew,
             Error::Unavailable(_) => Reason::InsufficientCapacity,
             Error::Busy(_) => Reason::CompetingWorkload,
+            Error::ImageUnavailable(_) => Reason::ImageUnavailable,
             _ => Reason::Deadline,
         };
         Conclusion::Unknown(reason, self.to_string())
@@ -198,6 +201,7 @@ impl fmt::Display for Error {
             Error::Unexpected(text) => write!(f, "unexpected answer: {text}"),
             Error::VersionSkew(text) => f.write_str(text),
             Error::Unavailable(text) => write!(f, "not available in this cluster: {text}"),
+            Error::ImageUnavailable(text) => write!(f, "no image for {text}"),
             Error::Busy(text) => write!(f, "held by others of this run: {text}"),
         }
     }
@@ -244,6 +248,7 @@ mod tests {
             Error::Expired,
             Error::Unavailable("2 nodes".into()),
             Error::Busy("held by another".into()),
+            Error::ImageUnavailable("Pod a/b".into()),
             Error::Unreachable(Answer {
                 code: 404,
                 reason: "NotFound".into(),

@@ -2,11 +2,13 @@
 //!
 //! One read, compared before and after: who counts units while other tenants come and go must count again before it accuses
 //! ([`crate::Reason::CompetingWorkload`]). A node counts when a pod of a probe may run there: Ready, schedulable, without taints that
-//! say that it is not for workloads. Devices of drivers are in [`devices`].
+//! say that it is not for workloads. Devices of drivers are in [`devices`], pods whose node does not get an image in `images`.
 
 pub mod devices;
+mod images;
 mod quantity;
 
+pub use images::{all_pulled, pulled};
 pub use quantity::milli;
 
 use crate::{Conclusion, Object, Query, Reason, Result, Value};
@@ -139,14 +141,14 @@ pub fn has_ended(pod: &Object) -> bool {
     matches!(pod.text("/status/phase"), "Succeeded" | "Failed")
 }
 
-/// Why the first container of a pod waits, `ImagePullBackOff`; empty while it does not.
+/// Why a container of a pod waits, `ImagePullBackOff`; empty while none does.
 pub fn waiting(pod: &Object) -> &str {
-    pod.text("/status/containerStatuses/0/state/waiting/reason")
+    images::waiting(pod).0
 }
 
 /// What a pod that does not run for this word of [`waiting`] is worth.
 pub fn reason_of(waiting: &str) -> Reason {
-    if waiting.contains("Image") {
+    if images::is_of_image(waiting) {
         Reason::ImageUnavailable
     } else {
         Reason::Deadline
@@ -181,15 +183,14 @@ pub fn not_running(pod: &Object, text: &str) -> Conclusion {
             format!("{text}: {}", condition.message),
         );
     }
-    let waiting = waiting(pod);
-    let message = pod.text("/status/containerStatuses/0/state/waiting/message");
+    let (waiting, message) = images::waiting(pod);
     Conclusion::unknown(
         reason_of(waiting),
         format!("{text}: {} {waiting} {message}", pod.text("/status/phase")),
     )
 }
 
-/// What [`not_running`], [`is_ready`] and [`crate::pods::reaches`] look at, with labels and owners; for [`Query::keep`].
+/// What [`not_running`], [`pulled`], [`is_ready`] and [`crate::pods::reaches`] look at, with labels and owners; for [`Query::keep`].
 pub const SEEN: &[&str] = &[
     "/metadata/labels",
     "/metadata/ownerReferences",
@@ -197,7 +198,8 @@ pub const SEEN: &[&str] = &[
     "/status/phase",
     "/status/podIP",
     "/status/conditions",
-    "/status/containerStatuses/*/state/waiting/reason",
+    "/status/containerStatuses/*/state/waiting",
+    "/status/initContainerStatuses/*/state/waiting",
 ];
 
 /// Whether a pod runs and its containers are ready, and nobody deletes it.

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::host;
+use crate::inventory::pulled;
 use crate::wait::{Deadline, Source};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -410,7 +411,8 @@ impl Watch {
     /// present objects are delivered again.
     ///
     /// # Errors
-    /// [`Error::Deadline`] with `what` when the time is up.
+    /// [`Error::Deadline`] with `what` when the time is up, [`Error::ImageUnavailable`] before that when an object is a pod whose
+    /// node does not get an image, and for which `found` gives nothing.
     pub fn until<T>(
         &mut self,
         timeout: Duration,
@@ -419,9 +421,13 @@ impl Watch {
     ) -> Result<T> {
         let deadline = Deadline::after(timeout);
         while let Some(event) = self.next(deadline)? {
-            if let Some(result) = event.present().and_then(&mut found) {
+            let Some(object) = event.present() else {
+                continue;
+            };
+            if let Some(result) = found(object) {
                 return Ok(result);
             }
+            pulled(object)?;
         }
         Err(Error::Deadline {
             what: what.to_owned(),
@@ -512,10 +518,13 @@ impl Watch {
     }
 }
 
+/// How often [`wait_for_beside`] looks elsewhere.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Waits until an object satisfies `found`, by a watch of one object name.
 ///
 /// # Errors
-/// [`Error::Deadline`] with `what` when the time is up.
+/// As [`Watch::until`].
 pub fn wait_for<T>(
     query: &Query,
     name: &str,
@@ -528,6 +537,42 @@ pub fn wait_for<T>(
         .fields(format!("metadata.name={name}"))
         .watch()?;
     let result = watch.until(timeout, what, found);
+    watch.close();
+    result
+}
+
+/// As [`wait_for`], for an object that depends on others: `look` is asked about them every five seconds, and its error ends the
+/// wait. For the pods of something, whose images a node may not get.
+///
+/// # Errors
+/// As [`Watch::until`], and those of `look`.
+pub fn wait_for_beside<T>(
+    query: &Query,
+    name: &str,
+    timeout: Duration,
+    what: &str,
+    mut found: impl FnMut(&Object) -> Option<T>,
+    mut look: impl FnMut() -> Result<()>,
+) -> Result<T> {
+    let own = query.clone().fields(format!("metadata.name={name}"));
+    let mut watch = own.watch()?;
+    let deadline = Deadline::after(timeout);
+    let result = loop {
+        let left = deadline.left();
+        match watch.until(left.min(LOOK), what, &mut found) {
+            Err(error) if error.is_deadline() && left > LOOK => match look() {
+                Ok(()) => {}
+                Err(error) => break Err(error),
+            },
+            Err(Error::Deadline { what, .. }) => {
+                break Err(Error::Deadline {
+                    what,
+                    after: timeout,
+                });
+            }
+            other => break other,
+        }
+    };
     watch.close();
     result
 }

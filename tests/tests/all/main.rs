@@ -28,6 +28,7 @@ mod runs_meet;
 mod safety;
 mod side_by_side;
 mod submit;
+mod without_images;
 mod witness;
 mod words;
 mod workload_sandboxing;

@@ -240,7 +240,7 @@ async fn a_real_node_pulls_from_a_private_registry_with_it_and_not_without() -> 
             vec![built("probe-inplace-pod-resize")?],
             Reach::Sandbox,
             BTreeMap::new(),
-            runs::own_images_at(|_| {}, placement)?,
+            runs::own_images_at(placement)?,
         )
         .await?;
         let judgement = &run.attempt("inplace-pod-resize").judgement;

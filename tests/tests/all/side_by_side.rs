@@ -34,7 +34,7 @@ const INSIDE: [&str; 3] = [
 ];
 
 /// Every probe of the repository.
-fn suite(engine: &Engine) -> Result<Vec<Probe>> {
+pub(crate) fn suite(engine: &Engine) -> Result<Vec<Probe>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../probes");
     let mut names: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {

@@ -3,14 +3,18 @@
 //! A message of a failed assertion tells what all cases said, because a case that surprises mostly does so for what an earlier
 //! one said.
 
+use super::pods::NO_IMAGE;
 use super::{FakeCluster, Fault, Run, run};
 use crate::Probe;
 use crate::case::{Conclusion, Reason};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// At most so many calls of a verb are spoilt by each fault, evenly spread from the first to the last.
 const SPOILT: u32 = 5;
+/// Time of the fake cluster in which a missing image must be told.
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Run {
     /// Asserts that these cases passed.
@@ -61,6 +65,19 @@ impl Run {
                 self.told()
             ),
         }
+    }
+
+    /// Asserts that a case says within a minute that there is no image for it, in the words of the kubelet of a
+    /// [`FakeCluster::without_images`], and that no case failed.
+    ///
+    /// # Panics
+    /// When the first case of this id concluded otherwise, a case failed, or the run took longer.
+    #[track_caller]
+    pub fn assert_image_unavailable(&self, id: &str) {
+        self.assert_unknown_with(id, Reason::ImageUnavailable, NO_IMAGE);
+        self.assert_no_fail();
+        let took = self.cluster.elapsed();
+        assert!(took <= MINUTE, "it took {took:?}\n{}", self.told());
     }
 
     /// Asserts that no case failed.

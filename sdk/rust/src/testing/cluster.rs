@@ -111,6 +111,7 @@ pub struct FakeCluster {
     pub(super) workloads: super::workload::Workloads,
     logs: Option<LogScript>,
     commands: Option<CommandScript>,
+    no_images: bool,
 }
 
 impl std::fmt::Debug for FakeCluster {
@@ -158,6 +159,7 @@ impl FakeCluster {
             workloads: Default::default(),
             logs: None,
             commands: None,
+            no_images: false,
         };
         for (plural, kind, namespaced) in [
             ("namespaces", "Namespace", false),
@@ -419,6 +421,12 @@ impl FakeCluster {
     /// What commands in containers give; without, none can be started. A fault of verb `read` on `pods/exec` breaks the connection.
     pub fn commands(&mut self, run: impl Fn(&PodRequest<'_>) -> FakeResult + 'static) -> &mut Self {
         self.commands = Some(Box::new(run));
+        self
+    }
+
+    /// No node gets an image from now on: a pod of the run that would start waits for its image, whoever says that it runs.
+    pub fn without_images(&mut self) -> &mut Self {
+        self.no_images = true;
         self
     }
 
@@ -816,6 +824,13 @@ impl FakeCluster {
     }
 
     fn store(&mut self, key: Key, mut object: Value) -> Value {
+        if self.no_images && key.resource == "pods" && key.namespace.starts_with("karat-") {
+            super::pods::hold_back(&mut object);
+            // Whoever says again and again that it runs must not keep the controllers busy.
+            if self.objects.get(&key) == Some(&object) {
+                return object;
+            }
+        }
         self.revision += 1;
         let metadata = &mut object["metadata"];
         metadata["resourceVersion"] = json!(self.revision.to_string());

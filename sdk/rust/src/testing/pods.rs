@@ -1,7 +1,7 @@
 //! Logs and commands of the fake cluster: what a test says that containers say.
 
 use super::cluster::FakeCluster;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// What is asked of a pod.
@@ -122,4 +122,30 @@ impl FakeResult {
         self.lost = true;
         self
     }
+}
+
+/// What the kubelet says where no image can be had.
+pub(super) const NO_IMAGE: &str = "Back-off pulling image \"none\": ErrImagePull: not found";
+
+/// A pod that says that it has begun waits for its image in place of it.
+pub(super) fn hold_back(pod: &mut Value) {
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    if !matches!(phase, "Running" | "Succeeded" | "Failed") {
+        return;
+    }
+    // A test may leave them out.
+    let plain = [json!({})];
+    let containers = pod["spec"]["containers"].as_array();
+    let containers = containers.map_or(&plain[..], Vec::as_slice);
+    let waits = |container: &Value| {
+        json!({
+            "name": container["name"], "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ImagePullBackOff", "message": NO_IMAGE}},
+        })
+    };
+    let all: Vec<Value> = containers.iter().map(waits).collect();
+    pod["status"] = json!({
+        "phase": "Pending", "containerStatuses": all,
+        "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}],
+    });
 }
