@@ -123,6 +123,7 @@ async fn a_missing_image_is_told_by_every_probe() -> Result<()> {
             mirrors: REGISTRIES
                 .map(|from| (from.to_owned(), NOWHERE.to_owned()))
                 .into(),
+            ..Placement::default()
         })?,
         settings: BTreeMap::from([("secure-accelerator-access".to_owned(), paths)]),
         ..request(&engine, &lab, probes, &out).await?
