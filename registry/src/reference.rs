@@ -90,13 +90,17 @@ const TAG_RULE: &str =
 
 /// Makes hostile text fit for a one-line message: control characters are escaped, and long text is cut.
 pub(crate) fn quoted(text: &str) -> String {
-    const SHOWN: usize = 100;
+    quoted_within(text, 100)
+}
+
+/// The same with another limit, in characters.
+pub(crate) fn quoted_within(text: &str, limit: usize) -> String {
     let mut shown: String = text
         .chars()
-        .take(SHOWN)
+        .take(limit)
         .flat_map(char::escape_debug)
         .collect();
-    if text.chars().nth(SHOWN).is_some() {
+    if text.chars().nth(limit).is_some() {
         shown.push('…');
     }
     shown

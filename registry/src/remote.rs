@@ -16,7 +16,7 @@ pub use transfer::{PushError, Pushed, Seen};
 
 use crate::artifact::Descriptor;
 use crate::content::{ContentError, DOCUMENT_MAX, DOCUMENTS};
-use crate::reference::{Digest, RegistryReference, Verifier, VerifyError, quoted};
+use crate::reference::{Digest, RegistryReference, Verifier, VerifyError, quoted, quoted_within};
 use auth::{Actions, Tokens};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
@@ -35,6 +35,8 @@ const HOPS: usize = 5;
 const TRIES: u32 = 3;
 /// Longest wait that a server may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Most characters of a cause; the last of a chain says the most.
+const CAUSE_MAX: usize = 400;
 /// Most bytes of an error that are looked at.
 const SAID_MAX: u64 = 64 << 10;
 
@@ -537,7 +539,7 @@ fn chain(error: reqwest::Error) -> String {
         text.push_str(&next.to_string());
         cause = next.source();
     }
-    quoted(&text)
+    quoted_within(&text, CAUSE_MAX)
 }
 
 fn locked<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -345,7 +345,7 @@ pub(crate) enum ImagesCommand {
     /// Write images into one archive, for a cluster without a way out: own ones and those of registries, with all platforms
     #[command(after_long_help = EXPORT_EXAMPLES)]
     Export(ImagesExportArgs),
-    /// Check such an archive and write it as a folder, an OCI image layout
+    /// Check an archive of images and write it as a folder, an OCI image layout
     Import(ImagesImportArgs),
     /// Push own images to `pushed-to`, and those of a folder to their mirrors; what is there is not sent again
     #[command(after_long_help = PUSH_EXAMPLES)]

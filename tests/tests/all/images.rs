@@ -17,6 +17,7 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 /// Longest time of one command.
@@ -433,43 +434,107 @@ async fn what_leads_nowhere_is_said() -> Result<()> {
     ensure!(said.contains("was changed or damaged"), "{said}");
     std::fs::write(bench.path("cut.tar"), &archive[..archive.len() / 2])?;
     bench.must(None, &["import", "cut.tar", "cut"], 3).await?;
+    Ok(())
+}
 
-    // A signal: the reader of the pipe takes nothing, so the program waits in the middle of the archive.
-    let before = files(bench.folder.path());
-    let mut command = bench.command(None, &["import", "-", "stopped"])?;
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut input = child.stdin.take().context("stdin")?;
-    tokio::io::AsyncWriteExt::write_all(&mut input, &archive[..100_000]).await?;
-    let partial = || {
-        let new = files(bench.folder.path());
-        new.difference(&before).next().cloned()
-    };
-    tokio::time::timeout(PATIENCE, async {
-        while partial().is_none() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+/// A registry that gives a manifest, and of its layer the first bytes and no more.
+async fn stuck() -> Result<(String, Digest)> {
+    let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(b"{}"), "size": 1000});
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []});
+    let manifest = manifest.to_string();
+    let digest = Digest::of(manifest.as_bytes());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let host = listener.local_addr()?.to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let manifest = manifest.clone();
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                loop {
+                    let count = stream.read(&mut asked).await.unwrap_or_default();
+                    let asked = text(&asked[..count]);
+                    // A try of TLS, or the end.
+                    if !asked.starts_with("GET ") {
+                        return;
+                    }
+                    let (length, body) = if asked.contains("/blobs/") {
+                        (1000, "{")
+                    } else {
+                        (manifest.len(), manifest.as_str())
+                    };
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: {MANIFEST}\r\ncontent-length: {length}\r\n\r\n{body}"
+                    );
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
         }
-    })
-    .await
-    .context("it never began")?;
-    let pid = child.id().context("it ended")?.to_string();
-    std::process::Command::new("kill")
-        .args(["-INT", &pid])
-        .status()?;
-    // The next piece is not taken any more; then the rest of what was begun is removed.
-    let _ = tokio::io::AsyncWriteExt::write_all(&mut input, &archive[100_000..200_000]).await;
-    drop(input);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await??;
-    ensure!(
-        output.status.code() == Some(130),
-        "{}: {}",
-        output.status,
-        text(&output.stderr)
-    );
-    ensure!(partial().is_none(), "left behind: {:?}", partial());
+    });
+    Ok((host, digest))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_leaves_nothing_half() -> Result<()> {
+    let Some(bench) = Bench::new("a_signal_leaves_nothing_half").await? else {
+        return Ok(());
+    };
+    bench.must(None, &["export", "images.tar"], 0).await?;
+    let archive = std::fs::read(bench.path("images.tar"))?;
+    let (host, digest) = stuck().await?;
+    let guest = Guest::scripted("stuck", &json!([]))
+        .cases(&case("alive", "get namespaces"))
+        .lines(&format!(
+            "\n[[images]]\nname = \"app\"\nreference = \"{host}/x@{digest}\"\n"
+        ));
+    std::fs::write(bench.path("stuck.wasm"), guest.component()?)?;
+    let export = ["export", "stopped.tar", "--probes-from", "stuck.wasm"];
+    // The import waits for the rest of its input, the export for the rest of a layer.
+    for arguments in [&["import", "-", "stopped"][..], &export] {
+        let before = files(bench.folder.path());
+        let partial = || {
+            let new = files(bench.folder.path());
+            new.difference(&before).next().cloned()
+        };
+        let mut command = bench.command(None, arguments)?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut input = child.stdin.take().context("stdin")?;
+        let importing = arguments[0] == "import";
+        if importing {
+            input.write_all(&archive[..100_000]).await?;
+        }
+        tokio::time::timeout(PATIENCE, async {
+            while partial().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .with_context(|| format!("{arguments:?} never began"))?;
+        let pid = child.id().context("it ended")?.to_string();
+        std::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status()?;
+        if importing {
+            // The next piece is not taken any more.
+            let _ = input.write_all(&archive[100_000..200_000]).await;
+        }
+        drop(input);
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await??;
+        let said = text(&output.stderr);
+        ensure!(
+            output.status.code() == Some(130),
+            "{arguments:?}: {}: {said}",
+            output.status
+        );
+        ensure!(said.contains("nothing was written"), "{said}");
+        ensure!(partial().is_none(), "{arguments:?} left {:?}", partial());
+    }
     Ok(())
 }
 

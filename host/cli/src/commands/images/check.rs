@@ -119,7 +119,7 @@ pub(crate) fn execute(context: &Context, args: &ImagesCheckArgs) -> CommandResul
         for one in &checked {
             let image = shown_within(&one.image, 200);
             if let Some(why) = &one.why {
-                printer.warn(&format!("{image}: {}", shown_within(why, 400)));
+                printer.warn(&format!("{image}: {}", shown_within(why, 600)));
             }
             if !one.missing.is_empty() {
                 let missing = shown_within(&one.missing.join(", "), 200);
