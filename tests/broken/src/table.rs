@@ -423,6 +423,14 @@ variants:
             ),
             ("{real-nodes: 1, handlers: {x: {runs: kata}}}", "kata"),
             (
+                "{device-plugin: '{first: true}'}",
+                "`device-plugin` needs `real-nodes`",
+            ),
+            (
+                "{real-nodes: 1, device-plugin: '{frist: true}'}",
+                "unknown field `frist`",
+            ),
+            (
                 "{real-nodes: 1, handlers: {x: {runs: runc, flags: {a: b}}}}",
                 "only gvisor has `flags`",
             ),
