@@ -486,5 +486,7 @@ fn the_lists_are_well_formed() {
     assert!(tables::acts_outside("notexternal-secrets.io", "externalsecrets").is_none());
     assert!(tables::acts_outside("kueue.x-k8s.io", "clusterqueues").is_some());
     assert!(tables::acts_outside("kueue.x-k8s.io", "localqueues").is_none());
+    assert!(tables::acts_outside("trainer.kubeflow.org", "clustertrainingruntimes").is_some());
+    assert!(tables::acts_outside("trainer.kubeflow.org", "trainingruntimes").is_none());
     assert!(tables::acts_outside("", "pods").is_none());
 }

@@ -261,6 +261,15 @@ fn places() -> Vec<Shot> {
         bad("foreign-object", "get pods/exec kube-system etcd"),
         // Whose it is the door looks up before it enters it.
         good("foreign-object", "get pods/exec @ made-by-a-controller"),
+        good(
+            "foreign-object",
+            "delete jobsets.jobset.x-k8s.io @ made-by-a-controller",
+        ),
+        bad(
+            "foreign-object",
+            "patch jobsets.jobset.x-k8s.io @ made-by-a-controller",
+        )
+        .merge(json!({"spec": {"suspend": true}})),
         bad("foreign-object", "patch deployments.apps/scale @ foreign")
             .merge(json!({"spec": {"replicas": 0}})),
         bad("foreign-object", "patch pods/ephemeralcontainers @ foreign").merge(json!({})),
