@@ -18,7 +18,7 @@ mod slots;
 pub(crate) mod snapshots;
 mod stop;
 
-pub(crate) use facts::is_played;
+pub(crate) use facts::{MARKERS_MAX, is_played};
 pub(crate) use live::{Live, Wire};
 pub use live::{LiveDoor, expiry};
 pub(crate) use slots::Slot;

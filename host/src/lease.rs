@@ -114,6 +114,8 @@ pub struct GrantedNode {
     pub units: BTreeMap<String, u64>,
     /// Keys of the taints that pods must tolerate.
     pub taints: Vec<String>,
+    /// A simulator plays it: no container runs there.
+    pub played: bool,
 }
 
 /// What was granted.
@@ -487,6 +489,7 @@ impl Holder {
                 .map(|share| share.units.clone())
                 .unwrap_or_default(),
             taints: node.taints.iter().cloned().collect(),
+            played: node.played,
         });
         let nodes: Vec<GrantedNode> = granted.collect();
         let locks: Vec<String> = placement.locks.keys().cloned().collect();

@@ -4,7 +4,7 @@
 //! the recording says, and no inventory is read.
 
 use super::{address::malformed, nothing, text};
-use crate::gate::{Answer, Call, Content, Door, Live};
+use crate::gate::{Answer, Call, Content, Door, Live, MARKERS_MAX};
 use crate::lease::{Granted, LeaseError};
 use crate::manifest::LeaseLine;
 use crate::recording::format::{Failure, LeaseFact, function};
@@ -125,8 +125,13 @@ fn shown(live: &Live, granted: &Granted) -> Answer {
     let mut units: BTreeMap<String, u64> = BTreeMap::new();
     let mut names = Vec::new();
     let mut nodes = Vec::new();
+    let mut markers = Vec::new();
     for node in &granted.nodes {
         let name = live.redactor.learn(Class::Node, &node.name);
+        // Pods go there although the probe may never read this node, nor them.
+        if node.played && markers.len() < MARKERS_MAX {
+            markers.push(format!("simulated node: {name} was leased"));
+        }
         for (kind, count) in &node.units {
             *units.entry(kind.clone()).or_default() += count;
         }
@@ -149,6 +154,7 @@ fn shown(live: &Live, granted: &Granted) -> Answer {
         units,
         locks: granted.locks.clone(),
     });
+    answer.facts.markers = markers;
     answer
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Objects whose facts are kept of one answer.
 const OBJECTS_MAX: usize = 64;
 /// Markers kept of one answer; one is enough to decide the tier, a few help the reader.
-const MARKERS_MAX: usize = 16;
+pub(crate) const MARKERS_MAX: usize = 16;
 /// Keys of labels and annotations below these prefixes are set by simulators.
 const SIMULATOR_KEYS: &[(&str, &str)] = &[
     ("kwok.x-k8s.io/", "kwok"),

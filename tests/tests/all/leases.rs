@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use karat_engine::model::{Reach, Verdict};
+use karat_engine::model::{Reach, Tier, Verdict};
 use karat_engine::recording::Recording;
 use karat_engine::recording::format::{Entry, Failure, Reply, Seen, function};
 use karat_testbed::ControlPlane;
@@ -84,6 +84,10 @@ async fn two_probes_that_want_one_node_alone_take_turns() -> Result<()> {
         let name = granted["nodes"][0]["name"].as_str().unwrap_or_default();
         assert!(name.starts_with("node-"), "{name} is no pseudonym");
         assert_eq!(fact.nodes, [name]);
+        // The probe never read this node; the lease alone tells that nobody runs anything there.
+        let marker = format!("simulated node: {name} was leased");
+        assert_eq!(taken.facts.markers, [marker]);
+        assert_eq!(judgement.tier, Tier::Simulated);
         spans.push(held(&recording)?);
     }
     spans.sort();
