@@ -16,7 +16,7 @@ mod tests;
 use crate::cluster::{ApiError, Cluster};
 use crate::event::{Events, RunEventKind};
 use crate::manifest::{LeaseLine, Wish};
-use arbiter::{Arbiter, Ask, Offer, Placement, Ticket};
+use arbiter::{Arbiter, Ask, Offer, Placement, Share, Ticket};
 pub use choice::{NodeChoice, NodeLabels};
 use inventory::Node;
 use std::collections::BTreeMap;
@@ -417,8 +417,8 @@ impl Holder {
         }
     }
 
-    /// Looks at the granted nodes as they are now; none when the grant does not stand. Nodes that are to be held alone are waited
-    /// for until pods that other probes of the run left there are gone.
+    /// Looks at the granted nodes as they are now; none when the grant does not stand. What other probes of the run left there is
+    /// waited for until it is gone: on nodes that are to be held alone their pods, and wherever units were asked for what holds some.
     async fn settle(
         &self,
         placement: &Placement,
@@ -428,28 +428,19 @@ impl Holder {
         if placement.nodes.is_empty() {
             return Ok(Some(BTreeMap::new()));
         }
-        let home = format!(
-            "karat-{}-{}-",
-            self.leases.shared.run,
-            self.probe.rsplit('/').next().unwrap_or(&self.probe)
-        );
         loop {
             let Some(nodes) = self.leases.look(placement).await? else {
                 return Ok(None);
             };
             let left = nodes.iter().find_map(|(name, node)| {
-                let alone = placement.nodes.get(name).is_some_and(|share| share.alone);
-                let mut others = node
-                    .own
-                    .keys()
-                    .filter(|namespace| !namespace.starts_with(&home));
-                others.next().filter(|_| alone).cloned()
+                let share = placement.nodes.get(name)?;
+                self.left_on(name, node, share)
             });
             let Some(namespace) = left else {
                 return Ok(Some(nodes));
             };
             let why = format!(
-                "pods of another probe of this run are still on the nodes (namespace {namespace})"
+                "pods or claims of another probe of this run are still on the nodes (namespace {namespace})"
             );
             if Instant::now() >= until {
                 return Err(LeaseError::Busy(why));
@@ -457,6 +448,27 @@ impl Holder {
             self.say(why, said);
             sleep(CLEARING).await;
         }
+    }
+
+    /// A namespace of another probe of the run that has something on a granted node which is in the way.
+    fn left_on(&self, name: &str, node: &Node, share: &Share) -> Option<String> {
+        let home = |probe: &str| {
+            let last = probe.rsplit('/').next().unwrap_or(probe);
+            format!("karat-{}-{last}-", self.leases.shared.run)
+        };
+        let own = home(&self.probe);
+        if share.alone {
+            let mut all = node.own.keys().chain(&node.holding);
+            return all.find(|space| !space.starts_with(&own)).cloned();
+        }
+        if share.units.is_empty() {
+            return None;
+        }
+        // Who holds a lease there has units of its own.
+        let state = self.leases.state();
+        let homes: Vec<String> = state.arbiter.owners(name).map(home).collect();
+        let rightly = |space: &String| homes.iter().any(|home| space.starts_with(home));
+        node.holding.iter().find(|space| !rightly(space)).cloned()
     }
 
     /// Says why the attempt waits, once for each reason.

@@ -202,6 +202,15 @@ impl Arbiter {
         taken
     }
 
+    /// Who holds something of a node.
+    pub(super) fn owners(&self, node: &str) -> impl Iterator<Item = &str> {
+        let on = move |held: &&Held| held.placement.nodes.contains_key(node);
+        self.held
+            .values()
+            .filter(on)
+            .map(|held| held.owner.as_str())
+    }
+
     /// What a waiting ticket waits for and who has it, in one sentence without subject: `waits for 3 nodes held by x`.
     pub(super) fn why(&self, ticket: Ticket) -> Option<String> {
         let waiting = self.queue.iter().find(|waiting| waiting.ticket == ticket)?;

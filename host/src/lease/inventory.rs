@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) foreign: BTreeSet<String>,
     /// Namespaces of this run with pods here, each with their uids.
     pub(super) own: BTreeMap<String, BTreeSet<String>>,
+    /// Namespaces of this run whose pods or claims hold units here. A claim outlives its pod for a moment.
+    pub(super) holding: BTreeSet<String>,
     /// Extended resources that pods of others request.
     foreign_requested: BTreeMap<String, u64>,
     /// DRA devices by driver.
@@ -354,7 +356,9 @@ fn count_pod(node: &mut Node, pod: &Value, run: &str) {
     }
     node.pods += 1;
     for (resource, amount) in requests(&pod["spec"]) {
-        if !ours && is_extended(&resource) {
+        if ours && is_extended(&resource) {
+            node.holding.insert(namespace.to_owned());
+        } else if is_extended(&resource) {
             *node.foreign_requested.entry(resource.clone()).or_default() += amount;
         }
         *node.requested.entry(resource).or_default() += amount;
@@ -418,21 +422,24 @@ type Key = (String, String, String);
 #[derive(Debug, Default)]
 struct Taken {
     theirs: BTreeSet<Key>,
-    ours: BTreeSet<Key>,
+    /// Each with the namespace of its claim.
+    ours: BTreeMap<Key, String>,
 }
 
 impl Taken {
     fn add(&mut self, claim: &Value, run: &str) {
-        let holders = if is_ours(text(&claim["metadata"]["namespace"]), run) {
-            &mut self.ours
-        } else {
-            &mut self.theirs
-        };
+        let namespace = text(&claim["metadata"]["namespace"]);
+        let ours = is_ours(namespace, run);
         for result in list(&claim["status"]["allocation"]["devices"]["results"]) {
             // Access for an administrator takes the device from nobody.
             if result["adminAccess"] != true {
                 let part = |key: &str| text(&result[key]).to_owned();
-                holders.insert((part("driver"), part("pool"), part("device")));
+                let key = (part("driver"), part("pool"), part("device"));
+                if ours {
+                    self.ours.insert(key, namespace.to_owned());
+                } else {
+                    self.theirs.insert(key);
+                }
             }
         }
     }
@@ -514,10 +521,11 @@ impl Pools {
                 };
                 let key = (driver.clone(), pool.clone(), device.clone());
                 let devices = node.devices.entry(driver.clone()).or_default();
-                let theirs = taken.theirs.contains(&key);
+                let (theirs, ours) = (taken.theirs.contains(&key), taken.ours.get(&key));
                 devices.all += 1;
                 devices.theirs += u64::from(theirs);
-                devices.twice += u64::from(theirs && taken.ours.contains(&key));
+                devices.twice += u64::from(theirs && ours.is_some());
+                node.holding.extend(ours.cloned());
             }
         }
     }

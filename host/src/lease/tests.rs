@@ -33,6 +33,29 @@ fn nodes(least: u32, units: u32, alone: bool) -> LeaseLine {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_to_have_units_waits_for_those_that_another_probe_left_and_for_no_pods() {
+    let (leases, pods, _) = leases();
+    let two = [&nodes(2, 1, false)];
+    let mut idle = pod("karat-abcdefgh-other-main");
+    idle["spec"]["containers"][0]["resources"]["limits"] = json!({});
+    pods.lock().unwrap().push(idle);
+    let a = leases.holder("a");
+    let lease = a.acquire(&two, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(lease.nodes.len(), 2);
+    // Its own pods are in nobody's way.
+    pods.lock().unwrap().push(pod("karat-abcdefgh-a-main"));
+    a.release_all();
+
+    let b = leases.holder("b");
+    let busy = b.acquire(&two, Duration::from_secs(2)).await;
+    assert!(
+        matches!(&busy, Err(LeaseError::Busy(text)) if text.contains("karat-abcdefgh-a-main")),
+        "{busy:?}"
+    );
+    assert!(a.acquire(&two, Duration::from_secs(2)).await.is_ok());
+}
+
 /// A cluster of two nodes with a unit each. `pods` are those of node `n1`.
 fn cluster(pods: Arc<Mutex<Vec<Value>>>, requests: Arc<AtomicU64>) -> Cluster {
     let service = tower::service_fn(move |request: Request<Body>| {

@@ -49,13 +49,19 @@ fn find(api: &Api, case: &Case, place: &mut Option<Place>) -> Result<Conclusion>
     if let Some(nothing) = describe(case, &found) {
         return Ok(nothing);
     }
+    // Other probes of the run may have them all now; the lease comes when they are back.
+    let some = found.usable().next().is_some();
     let lease = match leases::acquire(&[crate::manifest::leases::DEVICE], leases::TURN) {
         Ok(lease) => lease,
         Err(Error::Unavailable(why)) => {
-            return Ok(Conclusion::unknown(
-                Reason::InsufficientCapacity,
-                format!("devices are free, and no node that has one can be set aside: {why}"),
-            ));
+            let text = if some {
+                format!("devices are free, and no node that has one can be set aside: {why}")
+            } else {
+                format!(
+                    "every published device is taken, tainted or on a node that is not usable; free one: {why}"
+                )
+            };
+            return Ok(Conclusion::unknown(Reason::InsufficientCapacity, text));
         }
         Err(error) => return Err(error),
     };
@@ -112,12 +118,7 @@ fn describe(case: &Case, found: &Devices) -> Option<Conclusion> {
         let text = "no driver publishes a device in a complete pool; install a DRA driver to have allocation checked";
         return Some(Conclusion::unknown(Reason::NoAccelerator, text));
     }
-    if free == 0 {
-        let text =
-            "every published device is taken, tainted or on a node that is not usable; free one";
-        return Some(Conclusion::unknown(Reason::InsufficientCapacity, text));
-    }
-    if found.choose(&run::id()).is_none() {
+    if free > 0 && found.choose(&run::id()).is_none() {
         let text = "no DeviceClass whose expression this probe understands selects a usable device";
         return Some(Conclusion::unknown(Reason::UnknownAccelerator, text));
     }

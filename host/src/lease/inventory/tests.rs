@@ -189,6 +189,8 @@ fn claims_of_others_take_devices() {
         nodes
     };
     let before = on(&[ours()]);
+    assert!(before["n"].holding.contains("karat-abcdefgh-other-main"));
+    assert!(on(&[claim("team", false)])["n"].holding.is_empty());
     let told = |claims: &[Value]| changes(&before, &on(claims), RUN, "me", |_| false);
     assert!(told(&[ours(), claim("team", false)]).is_empty());
     assert_eq!(told(&[claim("team", false)]), ["1 unit taken by others"]);
