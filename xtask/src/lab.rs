@@ -319,6 +319,9 @@ fn up(args: &UpArgs) -> Result<()> {
     say(&format!(
         "  use it:   eval \"$(cargo xtask testbed env{suffix})\""
     ));
+    if let Some(registry) = &lab.registry {
+        say(&format!("  registry: {registry} (plain HTTP, empty)"));
+    }
     say(&format!("  stop it:  cargo xtask testbed down{suffix}"));
     say(&format!(
         "  logs:     {}",
@@ -460,7 +463,6 @@ fn doctor() -> Result<ExitCode> {
         let mark = if there { "ok  " } else { "no  " };
         data(&format!("{mark} {}: {note}", program.name));
     }
-    data("for tests of images:");
     data(&match karat_testbed::Registry::can_run() {
         Ok(path) => format!("ok   registry: {}", path.display()),
         Err(why) => format!("no   registry: {why}"),

@@ -15,6 +15,7 @@ mod leader_worker_set;
 mod metrics_server;
 mod trainer;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
@@ -27,6 +28,7 @@ use crate::control_plane::{ControlPlane, START_DEADLINE, TAIL_LINES};
 use crate::error::{Result, TestbedError};
 use crate::node::{MOST, RealNode};
 use crate::pki::write_private;
+use crate::registry::Registry;
 use crate::state::tail;
 use crate::supervise::{Fate, Launch, describe};
 
@@ -56,11 +58,13 @@ pub enum AddOn {
     Trainer,
     /// The controllers of Sandboxes, and of templates, warm pools and claims of them.
     AgentSandbox,
+    /// An empty registry that real nodes pull from; [`ControlPlane::registry`].
+    Registry,
 }
 
 impl AddOn {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DraDriver,
         Self::DevicePlugin,
         Self::MetricsServer,
@@ -72,6 +76,7 @@ impl AddOn {
         Self::LeaderWorkerSet,
         Self::Trainer,
         Self::AgentSandbox,
+        Self::Registry,
     ];
 
     /// Its name for people, which is also that of its program.
@@ -89,6 +94,7 @@ impl AddOn {
             Self::LeaderWorkerSet => "lws",
             Self::Trainer => "trainer",
             Self::AgentSandbox => "agent-sandbox",
+            Self::Registry => "registry",
         }
     }
 
@@ -113,8 +119,15 @@ impl AddOn {
             | Self::JobSet
             | Self::LeaderWorkerSet
             | Self::Trainer
-            | Self::AgentSandbox => false,
+            | Self::AgentSandbox
+            | Self::Registry => false,
         }
+    }
+
+    /// Whether it is built from Go modules; else it is a program of the distribution.
+    #[must_use]
+    pub const fn is_built(self) -> bool {
+        !matches!(self, Self::Registry)
     }
 }
 
@@ -144,6 +157,9 @@ const DRIVER: &str = "devices.karat.local";
 
 impl ControlPlane {
     pub(crate) async fn start_add_ons(&self) -> Result<()> {
+        if self.config.add_ons.contains(&AddOn::Registry) {
+            self.start_registry()?;
+        }
         if self.config.add_ons.contains(&AddOn::DraDriver) {
             self.start_dra_drivers().await?;
         }
@@ -163,6 +179,26 @@ impl ControlPlane {
             self.start_metrics_adapter().await?;
         }
         self.start_controllers().await
+    }
+
+    /// The registry of [`AddOn::Registry`].
+    #[must_use]
+    pub fn registry(&self) -> Option<&Registry> {
+        self.registry.get()
+    }
+
+    /// On the address of the API server, which real nodes reach.
+    fn start_registry(&self) -> Result<()> {
+        let at = self
+            .net
+            .as_ref()
+            .map_or(Ipv4Addr::LOCALHOST, |net| net.host());
+        let registry = Registry::start_in(self.state_dir(), IpAddr::V4(at), None)?;
+        for node in self.real_nodes() {
+            registry.trusted_by(node)?;
+        }
+        let _ = self.registry.set(registry);
+        Ok(())
     }
 
     fn driver_log(&self, node: &RealNode) -> PathBuf {

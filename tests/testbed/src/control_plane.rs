@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
@@ -24,6 +24,7 @@ use crate::node::net::Net;
 use crate::node::{MOST, RealNode};
 use crate::pki::{Pki, write_private};
 use crate::programs::{NODE_NAMES, Programs};
+use crate::registry::Registry;
 use crate::state::{StateDir, tail};
 use crate::supervise::{Fate, Janitor, Launch, Supervisor, describe};
 
@@ -44,6 +45,7 @@ const PORT_ATTEMPTS: usize = 4;
 pub struct ControlPlane {
     // Order matters: programs die first, then files and networks go, and last their claims.
     pub(crate) supervisor: Supervisor,
+    pub(crate) registry: OnceLock<Registry>,
     _janitor: Janitor,
     state: StateDir,
     pub(crate) net: Option<Net>,
@@ -72,7 +74,8 @@ impl ControlPlane {
         if builder.config.real_nodes > 0 {
             extra.extend(NODE_NAMES);
         }
-        extra.extend(builder.config.add_ons.iter().map(|a| a.name()));
+        let built = builder.config.add_ons.iter().filter(|a| a.is_built());
+        extra.extend(built.map(|a| a.name()));
         let programs = tokio::task::spawn_blocking(move || {
             Programs::provide(version, &extra, &gobuild::to_stderr)
         })
@@ -105,6 +108,7 @@ impl ControlPlane {
         let pki = Pki::create(&state.path().join("pki"), host, service)?;
         let plane = Self {
             supervisor: Supervisor::new()?,
+            registry: OnceLock::new(),
             _janitor: janitor,
             nodes: Self::describe_nodes(state.path(), net.as_ref(), real),
             state,

@@ -30,6 +30,9 @@ pub struct Description {
     pub kubeconfig: PathBuf,
     /// Folder with everything, logs below `log/`.
     pub state_dir: PathBuf,
+    /// Address of [`crate::AddOn::Registry`], where it was asked for.
+    #[serde(default)]
+    pub registry: Option<String>,
     /// Program and process id.
     pub programs: Vec<(String, u32)>,
     /// Time from the command to ready, in milliseconds.
@@ -129,6 +132,7 @@ pub async fn serve(name: &str, builder: ControlPlaneBuilder) -> Result<()> {
             url: lab.url(),
             kubeconfig: lab.kubeconfig(),
             state_dir: lab.state_dir().to_owned(),
+            registry: lab.registry().map(crate::Registry::host),
             programs: Component::ALL
                 .into_iter()
                 .filter_map(|c| Some((c.name().to_owned(), lab.pid(c)?)))

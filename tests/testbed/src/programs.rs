@@ -188,7 +188,9 @@ fn node_names() -> Vec<&'static str> {
 /// The same for add-ons.
 #[must_use]
 pub fn survey_add_ons(version: KubernetesVersion) -> Vec<Found> {
-    survey_with(&AddOn::ALL.map(AddOn::name), version, &Go::find())
+    let built = AddOn::ALL.into_iter().filter(|a| a.is_built());
+    let names: Vec<&'static str> = built.map(AddOn::name).collect();
+    survey_with(&names, version, &Go::find())
 }
 
 /// Builds these add-ons now, so that a later start is quick.
@@ -200,7 +202,8 @@ pub fn prepare_add_ons(
     add_ons: &[AddOn],
     progress: impl Fn(&str) + Sync,
 ) -> Result<()> {
-    let names: Vec<&'static str> = add_ons.iter().map(|a| a.name()).collect();
+    let built = add_ons.iter().filter(|a| a.is_built());
+    let names: Vec<&'static str> = built.map(|a| a.name()).collect();
     Programs::provide(version, &names, &progress).map(|_| ())
 }
 

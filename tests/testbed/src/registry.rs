@@ -57,6 +57,15 @@ impl Registry {
     /// # Errors
     /// As [`Registry::start`].
     pub fn start_at(at: IpAddr, auth: Option<(&str, &str)>) -> Result<Registry> {
+        Registry::start_in(&std::env::temp_dir(), at, auth)
+    }
+
+    /// With its files in a folder below this one.
+    pub(crate) fn start_in(
+        below: &Path,
+        at: IpAddr,
+        auth: Option<(&str, &str)>,
+    ) -> Result<Registry> {
         let program = Registry::can_run().map_err(|cause| TestbedError::CannotRun {
             what: "a registry".into(),
             cause,
@@ -64,7 +73,7 @@ impl Registry {
         })?;
         let folder = tempfile::Builder::new()
             .prefix("karat-registry-")
-            .tempdir()
+            .tempdir_in(below)
             .map_err(TestbedError::io("a folder for the registry"))?;
         let root = folder.path();
         let config = root.join("config.json");
@@ -100,7 +109,7 @@ impl Registry {
         std::fs::write(&path, text).map_err(TestbedError::io(&path))
     }
 
-    /// `127.0.0.1:PORT`, as image names have it.
+    /// `ADDRESS:PORT`, as image names have it.
     #[must_use]
     pub fn host(&self) -> String {
         self.address.to_string()

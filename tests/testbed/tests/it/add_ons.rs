@@ -1,8 +1,10 @@
 //! Operators beside the control plane: each reconciles, each refuses what is bad, and nothing of them is left.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 
-use karat_testbed::{AddOn, ControlPlane, apply_yaml, can_run_nodes, not_run};
+use karat_testbed::{AddOn, ControlPlane, Registry, apply_yaml, can_run_nodes, not_run};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
@@ -392,4 +394,39 @@ async fn the_endpoint_picker_is_healthy_and_knows_the_servers_of_its_pool() {
     })
     .await
     .unwrap();
+}
+
+/// What a registry says at its root; none where nobody listens.
+fn asked(host: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(host).ok()?;
+    let request = format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_is_there_and_goes_with_the_laboratory() {
+    if let Err(why) = Registry::can_run() {
+        not_run(
+            "add_ons::a_registry_is_there_and_goes_with_the_laboratory",
+            &why,
+        );
+        return;
+    }
+    let lab = ControlPlane::builder()
+        .with(AddOn::Registry)
+        .start()
+        .await
+        .expect("a laboratory");
+    let registry = lab.registry().expect("a registry");
+    let (host, data) = (registry.host(), registry.data());
+    let answer = asked(&host).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("registry/2.0"), "{answer}");
+    assert!(data.starts_with(lab.state_dir()));
+    drop(lab);
+    assert_eq!(asked(&host), None);
+    assert!(!data.exists());
 }
