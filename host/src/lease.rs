@@ -16,6 +16,7 @@ mod tests;
 use crate::cluster::{ApiError, Cluster};
 use crate::event::{Events, RunEventKind};
 use crate::manifest::{LeaseLine, Wish};
+use crate::names::sandbox_prefix;
 use arbiter::{Arbiter, Ask, Offer, Placement, Share, Ticket};
 pub use choice::{NodeChoice, NodeLabels};
 use inventory::Node;
@@ -452,10 +453,7 @@ impl Holder {
 
     /// A namespace of another probe of the run that has something on a granted node which is in the way.
     fn left_on(&self, name: &str, node: &Node, share: &Share) -> Option<String> {
-        let home = |probe: &str| {
-            let last = probe.rsplit('/').next().unwrap_or(probe);
-            format!("karat-{}-{last}-", self.leases.shared.run)
-        };
+        let home = |probe: &str| sandbox_prefix(&self.leases.shared.run, probe);
         let own = home(&self.probe);
         if share.alone {
             let mut all = node.own.keys().chain(&node.holding);

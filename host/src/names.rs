@@ -49,8 +49,10 @@ pub fn home_namespace(run: &str) -> String {
 
 /// Name of a sandbox namespace: at most 63 characters by the limits of run id (8), probe id (40) and alias (7).
 pub fn sandbox_namespace(run: &str, probe: &str, alias: &str) -> String {
-    format!(
-        "karat-{run}-{}-{alias}",
-        probe.rsplit('/').next().unwrap_or(probe)
-    )
+    format!("{}{alias}", sandbox_prefix(run, probe))
+}
+
+/// What the names of all sandbox namespaces of a probe begin with.
+pub fn sandbox_prefix(run: &str, probe: &str) -> String {
+    format!("karat-{run}-{}-", probe.rsplit('/').next().unwrap_or(probe))
 }

@@ -7,15 +7,13 @@
 //! the index does not lead to. Extensions are not known, so a long name, a link, a device or a sparse file is refused before a
 //! byte of it is read. The folder appears whole or not at all.
 
-use crate::artifact::{Descriptor, to_json};
+use crate::artifact::to_json;
 use crate::content::{BLOB_MAX, NamedImage, TOTAL_MAX};
 use crate::images::REF_NAME;
 use crate::layout::{
-    BLOBS, INDEX, INDEX_MEDIA_TYPE, LAYOUT_VERSION, Layout, LayoutError, MARKER, MAX_ENTRIES,
-    MAX_INDEX_SIZE,
+    BLOBS, INDEX, Index, Layout, LayoutError, MARKER, MAX_ENTRIES, MAX_INDEX_SIZE, marker,
 };
 use crate::reference::{Digest, Verifier, VerifyError, quoted};
-use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -76,20 +74,6 @@ fn io_error(action: String) -> impl FnOnce(io::Error) -> ArchiveError {
     move |source| ArchiveError::Io { action, source }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Marker {
-    image_layout_version: &'static str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u8,
-    media_type: &'static str,
-    manifests: Vec<Descriptor>,
-}
-
 /// Writes an archive, blob by blob.
 pub struct Writer<W: Write> {
     tar: tar::Builder<W>,
@@ -119,11 +103,7 @@ impl<W: Write> Writer<W> {
             }
         }
         manifests.sort_by(|a, b| a.annotations.cmp(&b.annotations));
-        let index = to_json(&Index {
-            schema_version: 2,
-            media_type: INDEX_MEDIA_TYPE,
-            manifests,
-        });
+        let index = to_json(&Index::new(manifests));
         if total > TOTAL_MAX || index.len() as u64 > MAX_INDEX_SIZE {
             return Err(ArchiveError::TooLarge(TOTAL_MAX));
         }
@@ -132,9 +112,7 @@ impl<W: Write> Writer<W> {
             written: BTreeSet::new(),
             bytes: 0,
         };
-        let marker = to_json(&Marker {
-            image_layout_version: LAYOUT_VERSION,
-        });
+        let marker = marker();
         writer.file(MARKER, marker.len() as u64, &mut marker.as_slice())?;
         writer.file(INDEX, index.len() as u64, &mut index.as_slice())?;
         for image in images {

@@ -231,6 +231,24 @@ pub(crate) struct Index {
     other: BTreeMap<String, serde_json::Value>,
 }
 
+impl Index {
+    pub(crate) fn new(manifests: Vec<Descriptor>) -> Index {
+        Index {
+            schema_version: 2,
+            media_type: Some(INDEX_MEDIA_TYPE.to_owned()),
+            manifests,
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+/// What `oci-layout` holds.
+pub(crate) fn marker() -> Vec<u8> {
+    to_json(&Marker {
+        image_layout_version: LAYOUT_VERSION.to_owned(),
+    })
+}
+
 // === impl Layout ===
 
 impl Layout {
@@ -308,13 +326,7 @@ impl Layout {
         })?;
         layout.write_index(Vec::new(), BTreeMap::new())?;
         // Last, because this file is what makes the folder a layout: a crash before leaves none.
-        write_atomically(
-            &layout.root,
-            MARKER,
-            &to_json(&Marker {
-                image_layout_version: LAYOUT_VERSION.to_owned(),
-            }),
-        )?;
+        write_atomically(&layout.root, MARKER, &marker())?;
         Ok(layout)
     }
 
@@ -684,10 +696,8 @@ impl Layout {
         other: BTreeMap<String, serde_json::Value>,
     ) -> Result<(), LayoutError> {
         let bytes = to_json(&Index {
-            schema_version: 2,
-            media_type: Some(INDEX_MEDIA_TYPE.to_owned()),
-            manifests,
             other,
+            ..Index::new(manifests)
         });
         if bytes.len() as u64 > MAX_INDEX_SIZE {
             return Err(LayoutError::TooLarge {

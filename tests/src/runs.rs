@@ -67,6 +67,9 @@ impl Run {
     }
 }
 
+/// An audit policy with answers in full, so that a test can read what the server stored.
+pub const AUDIT_IN_FULL: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: RequestResponse\n";
+
 /// Runs components with everything granted that they ask for, at most two at one time.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 
 use crate::cluster::{ApiError, Cluster, encode};
 use crate::gate::is_played;
+use crate::names::sandbox_prefix;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -540,7 +541,7 @@ pub(super) fn changes(
     probe: &str,
     alone: impl Fn(&str) -> bool,
 ) -> Vec<String> {
-    let home = format!("karat-{run}-{}-", probe.rsplit('/').next().unwrap_or(probe));
+    let home = sandbox_prefix(run, probe);
     let mut counts = [0_u64; 8];
     let [came, went, taken, back, sick, gone, capacity, moved] = &mut counts;
     for (name, then) in before {

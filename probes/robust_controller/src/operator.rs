@@ -65,12 +65,7 @@ impl Operator {
         name: &str,
         nodes: &[LeasedNode],
     ) -> Result<Option<Value>> {
-        let spec = &self.data[which];
-        if spec.is_null() {
-            return Ok(None);
-        }
-        let kind = self.text("kind");
-        self.filled(kind, spec, version, name, nodes).map(Some)
+        self.filled(self.text("kind"), &self.data[which], version, name, nodes)
     }
 
     /// What must be there before a valid object of the same name, with its resource: what a TrainJob runs. None where an object says
@@ -83,12 +78,8 @@ impl Operator {
         nodes: &[LeasedNode],
     ) -> Result<Option<Value>> {
         let first = &self.data["first"];
-        let spec = &first[which];
-        if spec.is_null() {
-            return Ok(None);
-        }
         let kind = first["kind"].as_str().unwrap_or_default();
-        self.filled(kind, spec, version, name, nodes).map(Some)
+        self.filled(kind, &first[which], version, name, nodes)
     }
 
     /// The resource of [`Operator::first`].
@@ -96,6 +87,7 @@ impl Operator {
         self.data["first"]["resource"].as_str().unwrap_or_default()
     }
 
+    /// An object of the operator's group; none without a spec.
     fn filled(
         &self,
         kind: &str,
@@ -103,7 +95,10 @@ impl Operator {
         version: &str,
         name: &str,
         nodes: &[LeasedNode],
-    ) -> Result<Value> {
+    ) -> Result<Option<Value>> {
+        if spec.is_null() {
+            return Ok(None);
+        }
         let mut spec = spec.clone();
         let image = run::image(images::SHELL)?;
         let filling = Filling {
@@ -112,12 +107,12 @@ impl Operator {
             nodes,
         };
         filling.fill(&mut spec);
-        Ok(json!({
+        Ok(Some(json!({
             "apiVersion": format!("{}/{version}", self.text("group")),
             "kind": kind,
             "metadata": {"name": name},
             "spec": spec,
-        }))
+        })))
     }
 
     /// The lasting object with the flaw.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::images::tests::{blob, image, layout, named};
+use crate::layout::INDEX_MEDIA_TYPE;
 use serde_json::json;
 
 /// A layout with an index over two platforms, under two names, and a single image.

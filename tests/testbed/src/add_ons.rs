@@ -15,7 +15,6 @@ mod leader_worker_set;
 mod metrics_server;
 mod trainer;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
@@ -187,13 +186,8 @@ impl ControlPlane {
         self.registry.get()
     }
 
-    /// On the address of the API server, which real nodes reach.
     fn start_registry(&self) -> Result<()> {
-        let at = self
-            .net
-            .as_ref()
-            .map_or(Ipv4Addr::LOCALHOST, |net| net.host());
-        let registry = Registry::start_in(self.state_dir(), IpAddr::V4(at), None)?;
+        let registry = Registry::start_in(self.state_dir(), self.address().into(), None)?;
         for node in self.real_nodes() {
             registry.trusted_by(node)?;
         }

@@ -309,10 +309,16 @@ impl ControlPlane {
         error
     }
 
+    /// Where this machine listens for the laboratory: on the bridge where it has real nodes, which reach it there, else on loopback.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.site().host()
+    }
+
     /// Address of the API server.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}:{}", self.site().host(), self.ports.api)
+        format!("https://{}:{}", self.address(), self.ports.api)
     }
 
     /// Kubeconfig of an administrator (group `system:masters`).

@@ -51,12 +51,12 @@ ingress-classes = ["granted"]
 load-balancers = true
 "#;
 
-/// Answers in full, so that the test can read what the server stored.
-const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: RequestResponse\n";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_holds_against_a_real_server() -> Result<()> {
-    let lab = ControlPlane::builder().audit_policy(AUDIT).start().await?;
+    let lab = ControlPlane::builder()
+        .audit_policy(runs::AUDIT_IN_FULL)
+        .start()
+        .await?;
     furnish(&lab).await?;
     let client = lab.client().await?;
     let stranger = uid(&client, "default", "bystander").await?;

@@ -625,14 +625,7 @@ async fn a_real_node_takes_what_was_pushed_and_what_was_exported() -> Result<()>
     }
     let lab = ControlPlane::builder().real_nodes(1).start().await?;
     let node = lab.real_nodes().first().context("a node")?;
-    // The address of the API server is that of the machine on the bridge of the laboratory.
-    let url = lab.url();
-    let address = url.trim_start_matches("https://").split(':').next();
-    let bench = Bench::with(Registry::start_at(
-        address.context("an address")?.parse()?,
-        None,
-    )?)
-    .await?;
+    let bench = Bench::with(Registry::start_at(lab.address().into(), None)?).await?;
     let host = bench.private.host();
     bench.private.trusted_by(node)?;
     let plain = ["--config", "karat.toml", "--plain-http", &host];

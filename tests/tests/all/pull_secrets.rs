@@ -18,9 +18,6 @@ const USER: &str = "robot";
 const PASSWORD: &str = "plain words for a registry";
 const IMAGE: &str = "registry.example/private@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// Answers in full, so that the test can read what the server stored.
-const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: RequestResponse\n";
-
 fn placement(names: &[&str]) -> Placement {
     let pull_secrets = names.iter().filter_map(|name| PullSecretName::parse(name));
     Placement {
@@ -84,7 +81,10 @@ async fn registries(lab: &ControlPlane, host: &str) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_secret_reaches_the_pods_of_a_probe_and_nothing_else() -> Result<()> {
-    let lab = ControlPlane::builder().audit_policy(AUDIT).start().await?;
+    let lab = ControlPlane::builder()
+        .audit_policy(runs::AUDIT_IN_FULL)
+        .start()
+        .await?;
     let data = registries(&lab, "registry.example").await?;
     let client = lab.client().await?;
     let before = state::of(&client).await?;
@@ -205,10 +205,7 @@ async fn a_real_node_pulls_from_a_private_registry_with_it_and_not_without() -> 
     }
     let lab = ControlPlane::builder().real_nodes(1).start().await?;
     let node = lab.real_nodes().first().context("a node")?;
-    let url = lab.url();
-    let address = url.trim_start_matches("https://").split(':').next();
-    let address = address.context("an address")?.parse()?;
-    let registry = Registry::start_at(address, Some((USER, PASSWORD)))?;
+    let registry = Registry::start_at(lab.address().into(), Some((USER, PASSWORD)))?;
     registry.trusted_by(node)?;
     registries(&lab, &registry.host()).await?;
 
