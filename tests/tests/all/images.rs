@@ -520,12 +520,18 @@ async fn a_signal_leaves_nothing_half() -> Result<()> {
         std::process::Command::new("kill")
             .args(["-INT", &pid])
             .status()?;
-        if importing {
-            // The next piece is not taken any more.
-            let _ = input.write_all(&archive[100_000..200_000]).await;
-        }
-        drop(input);
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await??;
+        // The signal takes its time, so the input neither rests nor ends before the program does.
+        let feed = async {
+            for piece in archive[100_000..].chunks(512).filter(|_| importing) {
+                if input.write_all(piece).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            drop(input);
+        };
+        let ended = async { tokio::join!(feed, child.wait_with_output()).1 };
+        let output = tokio::time::timeout(PATIENCE, ended).await??;
         let said = text(&output.stderr);
         ensure!(
             output.status.code() == Some(130),
